@@ -1,0 +1,20 @@
+"""What several test files need."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Recordings and data too large for the repository; set DERAINZOO_SHARED to the folder that holds them."""
+    folder = os.environ.get("DERAINZOO_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("set DERAINZOO_SHARED to the folder of recordings and data to run this test")
+    return Path(folder)
