@@ -34,6 +34,7 @@ Range = tuple[float, float]
 MAX_SHEETS = 8
 MAX_ANGLE = 75  # streaks are drawn row by row, so they must not lie flat
 FWHM = 1.08  # of the profile (1 - d^2)^2
+TURBULENCE = math.sqrt(6)  # farthest a streak leans from its sheet, in standard deviations of the triangular distribution
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ PRESETS: dict[str, RainConfig] = {
         thickness=(1.5, 5),
         defocus=(0, 2),
         flicker=(0, 0.8),
-        density=(1500, 40000),
+        density=(1500, 60000),
         opacity=(0.25, 0.9),
         veil=(0, 0.1),
         blend=(0, 1),
@@ -126,10 +127,10 @@ PRESETS: dict[str, RainConfig] = {
         _ADDED,
         sheets=(1, 1),
         depth=(1.5, 3),
-        length=(55, 100),
-        thickness=(2.5, 4.5),
-        density=(1500, 4500),
-        opacity=(0.35, 0.65),
+        length=(55, 130),
+        thickness=(2.5, 5),
+        density=(1300, 5600),
+        opacity=(0.3, 0.7),
     ),
     "rain100h": replace(
         _ADDED,
@@ -137,9 +138,9 @@ PRESETS: dict[str, RainConfig] = {
         sheets=(5, 5),
         fan=(5, 15),
         depth=(1.2, 2),
-        length=(50, 80),
-        thickness=(2.5, 3.5),
-        density=(28000, 52000),
+        length=(50, 105),
+        thickness=(2.5, 3.7),
+        density=(24000, 48000),
         opacity=(0.3, 0.45),
     ),
 }
@@ -244,8 +245,8 @@ def _rain(clean: Picture, rng: np.random.Generator, configs: Sequence[RainConfig
     quantiles, tint = rng.random(len(fields(RainConfig))), rng.uniform(-1, 1, (2, 3))
     storms = [_storm(config, quantiles, tint) for config in configs]
     # streaks whose middle lies outside still reach into the picture
-    margin = max(storm.length / 2 + storm.radius + storm.defocus for storm in storms)
-    expected = [storm.density * (height + 2 * margin) * (width + 2 * margin) for storm in storms]
+    above, beside = np.max([_reach(storm) for storm in storms], axis=0).tolist()
+    expected = [storm.density * (height + 2 * above) * (width + 2 * beside) for storm in storms]
     most = max(max(expected), 1e-9)
     drops = rng.random((10, rng.poisson(most)), dtype=np.float32)
     leans = rng.uniform(-1, 1, MAX_SHEETS)
@@ -255,7 +256,7 @@ def _rain(clean: Picture, rng: np.random.Generator, configs: Sequence[RainConfig
     rained = []
     for storm, share in zip(storms, expected, strict=True):
         kept = drops[:, : round(drops.shape[1] * share / most)]
-        streaks = _draw(_streaks(storm, kept, leans, height, width, margin), height, width, storm.flicker)
+        streaks = _draw(_streaks(storm, kept, leans, (height, width), (above, beside)), height, width, storm.flicker)
         veiled = (1 - storm.veil) * clean.astype(np.float32) + storm.veil * storm.airlight
         rainy = veiled + streaks[..., None] * (storm.light - storm.blend * veiled)
         rainy = _through_glass(rainy, glass, storm) + storm.grain * noise
@@ -301,21 +302,29 @@ def _storm(config: RainConfig, quantiles: Floats, tint: Floats) -> Storm:
     )
 
 
-def _streaks(storm: Storm, drops: Floats, leans: Floats, height: int, width: int, margin: float) -> Streaks:
-    """Ten uniform chances a drop become a streak."""
-    x, y, far, size, sheet, lean1, lean2, bright, beads, phase = drops
+def _reach(storm: Storm) -> tuple[float, float]:
+    """How many rows and columns from its middle a streak of this storm may still be seen."""
+    steepest = math.radians(min(abs(storm.wind) + storm.fan + TURBULENCE * storm.jitter, MAX_ANGLE))
+    # a streak sideways: its radius over the cosine of its angle
+    around = (storm.radius + storm.defocus + 1) / math.cos(steepest)
+    return storm.length / 2 + 1, storm.length / 2 * math.sin(steepest) + around
+
+
+def _streaks(storm: Storm, drops: Floats, leans: Floats, size: tuple[int, int], reach: tuple[float, float]) -> Streaks:
+    """Ten uniform chances a drop become a streak, whose middle lies up to `reach` outside a picture of `size`."""
+    x, y, far, big, sheet, lean1, lean2, bright, beads, phase = drops
     nearness = (1 + far * (storm.depth**3 - 1)) ** (-1 / 3)  # 1 / z with p(z) ~ z^2 on [1, depth]
-    lean = storm.jitter * (lean1 + lean2 - 1) * math.sqrt(6)  # two uniform chances: bell-shaped enough, and bounded
+    lean = storm.jitter * TURBULENCE * (lean1 + lean2 - 1)
     sheets = storm.wind + storm.fan * leans[: storm.sheets].astype(np.float32)
     which = np.minimum((sheet * storm.sheets).astype(np.intp), storm.sheets - 1)  # the product may round up
     angle = np.radians(np.clip(sheets[which] + lean, -MAX_ANGLE, MAX_ANGLE))
-    length = storm.length * nearness * (0.5 + 0.5 * size)
-    sharp = storm.radius * nearness * (0.6 + 0.4 * size)
+    length = storm.length * nearness * (0.5 + 0.5 * big)
+    sharp = storm.radius * nearness * (0.6 + 0.4 * big)
     # what is thinner than a pixel, or out of focus, spreads the same light over more of the picture
     radius = np.maximum(np.hypot(sharp, storm.defocus * nearness), 1)
     return Streaks(
-        x=x * np.float32(width + 2 * margin) - np.float32(margin),
-        y=y * np.float32(height + 2 * margin) - np.float32(margin),
+        x=x * (size[1] + 2 * reach[1]) - reach[1],
+        y=y * (size[0] + 2 * reach[0]) - reach[0],
         slope=np.tan(angle),
         half=length / 2 * np.cos(angle),
         radius=radius,
@@ -356,14 +365,14 @@ def _draw(streaks: Streaks, height: int, width: int, flicker: float) -> Floats:
             if flicker:
                 wave = np.cos(np.pi * (streaks.beads[of] * along + 2 * streaks.phase[of]))
                 strength *= (1 + flicker * wave) / (1 + flicker)
-            offset = np.arange(across)
-            step = per_column[of]
-            shade = ((left - axis) * step)[:, None] + step[:, None] * offset.astype(np.float32)
+            # (across, rows): numpy is fast along the last, long axis
+            offset = np.arange(across)[:, None]
+            shade = (left - axis + offset.astype(np.float32)) * per_column[of]
             np.square(shade, out=shade)
             np.maximum(1 - shade, 0, out=shade)
             np.square(shade, out=shade)
-            shade *= strength[:, None]
-            pixel = (row * stride + side + left.astype(np.intp))[:, None] + offset
+            shade *= strength
+            pixel = row * stride + side + left.astype(np.intp) + offset
             total += np.bincount(pixel.ravel(), shade.ravel(), total.size)
     return np.clip(total.reshape(height, stride)[:, side : side + width], 0, 1).astype(np.float32)
 
