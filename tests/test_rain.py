@@ -243,6 +243,22 @@ def test_mistakes_are_named():
             RainSynthesiser("any")(clean, np.random.default_rng(0))
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "folder"), [("rain100l", "data/Rain100L-train"), ("rain100h", "data/pairs/Rain200H")])
+def test_imitated_sets_look_alike(name, folder, shared):
+    """Ours and theirs on the same backgrounds: how much rain, and how bright it is where it is brightest."""
+    rain, theirs, ours = RainSynthesiser(name), [], []
+    for draw, path in enumerate(sorted((shared / folder / "target").iterdir())[:40]):
+        clean, rainy = cv2.imread(str(path)), cv2.imread(str(shared / folder / "input" / path.name))
+        dark = clean.mean(2) < 110
+        for image, found in ((rainy, theirs), (rain(clean, np.random.default_rng((8, draw))), ours)):
+            residual = (image.astype(float) - clean).mean(2)[dark]
+            found.append((psnr_y8(image[..., ::-1], clean[..., ::-1]), *np.percentile(residual, [90, 99])))
+    (psnr, *brightness), (expected_psnr, *expected_brightness) = np.nanmean(ours, 0), np.nanmean(theirs, 0)
+    assert psnr == pytest.approx(expected_psnr, abs=1)
+    assert brightness == pytest.approx(expected_brightness, rel=0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "limit"), [((128, 128), 0.02), ((321, 481), 0.2)])
 def test_fast_enough_to_train_on(size, limit):
