@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+# one thread a test process: several share the machine, and on a loaded one two threads are slower than one
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+# processes that tests start find the package too, installed or not
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -341,7 +341,7 @@ class ELF(nn.Module):
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=1_536_785,
-    macs=0,
+    macs=17_456_920_704,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )
@@ -360,7 +360,7 @@ def elf(
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=568_308,
-    macs=0,
+    macs=5_748_445_696,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )
@@ -379,7 +379,7 @@ def elf_lw(
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=1_223_972,
-    macs=0,
+    macs=12_042_926_208,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )

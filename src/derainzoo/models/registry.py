@@ -9,7 +9,6 @@ import ast
 import fnmatch
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -55,6 +54,8 @@ class ModelInfo:
     """Height and width are padded inside the network to a multiple of this."""
     tiny: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that make the network small enough for a test."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments of its function, with their defaults."""
     limits: Mapping[str, str] = field(default_factory=dict)
     """What it cannot do (`export`, `compile`, `onnx`, `tiles`, ...) -> why."""
 
@@ -104,8 +105,16 @@ def _read_module(module: str, path: Path) -> list[ModelInfo]:
                     raise DerainzooError(f"{path}: @register before PAPER = Paper(...); put the paper first")
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
                 facts = _literals(mark, f"{path.name}: @register of {node.name}")
+                facts["arguments"] = _defaults(node.args, f"{path.name}: {node.name}")
                 infos.append(ModelInfo(node.name, module.rsplit(".", 1)[-1], module, paper, summary, **facts))
     return infos
+
+
+def _defaults(arguments: ast.arguments, where: str) -> dict[str, Any]:
+    names = [a.arg for a in arguments.args]
+    if len(arguments.defaults) != len(names) or arguments.kwonlyargs or arguments.vararg or arguments.kwarg:
+        raise DerainzooError(f"{where}: a registered function takes plain arguments, all with defaults")
+    return {n: ast.literal_eval(d) for n, d in zip(names, arguments.defaults, strict=True)}
 
 
 @cache
@@ -142,8 +151,7 @@ def create_model(name: str, **arguments: Any) -> "nn.Module":
     """Build a network by name, with random weights; `arguments` are those of its function (see `help`)."""
     info = model_info(name)
     factory = getattr(importlib.import_module(info.module), name)
-    known = inspect.signature(factory).parameters
     for argument in arguments:
-        if argument not in known:
-            raise unknown_name(f"argument of network '{name}'", argument, known)
+        if argument not in info.arguments:
+            raise unknown_name(f"argument of network '{name}'", argument, info.arguments)
     return factory(**arguments)

@@ -1,0 +1,194 @@
+"""What the configuration must be, checked before anything heavy is imported.
+
+Hydra says where a key is wrong; this module also says what was meant, finds values of the wrong kind by comparing them with the
+defaults (the yaml files are the only schema), and the contradictions that a run would meet only after minutes.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from derainzoo.errors import DerainzooError, closest, unknown_name
+from derainzoo.files import config_dir
+from derainzoo.models.registry import list_models, model_info
+
+# keys that may differ between two runs that continue one another or count as the same job of a sweep
+_INCIDENTAL = {"paths", "resume", "logger", "callbacks", "name"}
+
+
+def register() -> None:
+    """Make known to Hydra what stands in no yaml file: networks of other packages, and our resolvers."""
+    for name in list_models():
+        if (Path(config_dir()) / "model" / f"{name}.yaml").exists():
+            continue
+        ConfigStore.instance().store(group="model", name=name, node={"name": name, **model_info(name).arguments})
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+
+
+def job_folder(overrides: str) -> str:
+    """The overrides of a sweep's job as a name that every file system takes."""
+    name = re.sub(r"[^\w=.,+-]", "_", overrides) or "default"
+    return name if len(name) <= 120 else f"{name[:100]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
+
+
+def fingerprint(cfg: DictConfig) -> str:
+    """A short hash of everything that decides a run's result."""
+    plain = {str(k): v for k, v in OmegaConf.to_container(cfg, resolve=False).items() if k not in _INCIDENTAL}  # type: ignore[union-attr]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check(words: Sequence[str]) -> None:
+    """Compose the configuration (for a sweep: with every value of every swept key) and raise what is wrong with it."""
+    overrides = [w for w in words if not w.startswith("-")]
+    if overrides != list(words) and not {"-m", "--multirun"} >= {w for w in words if w.startswith("-")}:
+        return  # --cfg, --info, --config-dir and the like: Hydra answers itself, and has other places to look in
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise DerainzooError(f"cannot read '{error.override}': {str(error).splitlines()[0]}") from None
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        for job in _jobs(parsed):
+            _check_job(job)
+
+
+def _jobs(overrides: list[Override]) -> Iterator[list[str]]:
+    """One job for every value of every swept key, the other swept keys at their first value."""
+    first: list[str] = []
+    others: list[tuple[int, str]] = []
+    for position, override in enumerate(overrides):
+        if override.is_sweep_override() and not override.is_hydra_override():
+            values = [f"{override.key_or_group}={v}" for v in override.sweep_string_iterator()]  # type: ignore[no-untyped-call]
+            first.append(values[0])
+            others += [(position, v) for v in values[1:]]
+        else:
+            first.append(override.input_line or "")
+    yield first
+    for position, value in others:
+        yield [*first[:position], value, *first[position + 1 :]]
+
+
+def _check_job(overrides: list[str]) -> None:
+    try:
+        cfg = compose("config", overrides=overrides)
+    except MissingConfigException as error:
+        raise _missing_option(error) from None
+    except ConfigCompositionException as error:
+        raise _bad_key(error, overrides) from None
+    except OmegaConfBaseException as error:
+        raise DerainzooError(str(error).splitlines()[0]) from None
+    _check_kinds(cfg, overrides)
+    check_sense(cfg)
+
+
+def _missing_option(error: MissingConfigException) -> DerainzooError:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    return unknown_name(group, option, error.options or [], f"See conf/{group}/.") if group else DerainzooError(str(error))
+
+
+def _bad_key(error: ConfigCompositionException, overrides: list[str]) -> DerainzooError:
+    message = str(error)
+    found = re.search(r"Could not (?:override|delete|append to config\. An item is already at|append) '([^']+)'", message)
+    if not found:
+        return DerainzooError(message)
+    key = found[1]
+    others = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
+    cfg = compose("config", overrides=others)
+    known = sorted(_leaves(cfg)) + sorted(str(k) for k in cfg)
+    parent = key.rpartition(".")[0]
+    siblings = sorted(str(k) for k in (OmegaConf.select(cfg, parent) or {})) if parent else sorted(str(k) for k in cfg)
+    last = key.rpartition(".")[2]
+    near = [f"{parent}.{c}" if parent else c for c in closest(last, siblings)]
+    near += [k for k in known if k.rpartition(".")[2] == last and k not in near] or [
+        k for k in closest(key, known) if k not in near
+    ]
+    guess = f" Did you mean {' or '.join(near[:3])}?" if near else ""
+    inside = f" '{parent}' has: {', '.join(siblings)}." if parent and siblings else ""
+    return DerainzooError(f"there is no setting '{key}'.{guess}{inside} (`+{key}=...` adds a new one.)")
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    if not isinstance(node, DictConfig):
+        return
+    for key in node:
+        path = f"{prefix}{key}"
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _leaves(child, path + ".")
+        else:
+            yield path
+
+
+def _check_kinds(cfg: DictConfig, overrides: list[str]) -> None:
+    """Compare every overridden value with the default in its place: the yaml files say what kind of thing a key holds."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    groups, values = [], []
+    for text, override in zip(overrides, parsed, strict=True):
+        plain = not (override.is_add() or override.is_delete() or override.is_hydra_override())
+        is_value = plain and "/" not in override.key_or_group and OmegaConf.select(cfg, override.key_or_group) is not None
+        is_value = is_value and not OmegaConf.is_dict(OmegaConf.select(cfg, override.key_or_group))
+        values.append(override.key_or_group) if is_value else groups.append(text)
+    if not values:
+        return
+    defaults = compose("config", overrides=[g for g in groups])
+    for key in values:
+        default = OmegaConf.select(defaults, key, throw_on_resolution_failure=False)  # None where a value is mandatory
+        found = OmegaConf.select(cfg, key)
+        if expected := _mismatch(default, found):
+            raise DerainzooError(f"{key} must be {expected} such as {_show(default)} (the default), not {_show(found)}.")
+
+
+def _mismatch(default: Any, found: Any) -> str | None:
+    """What kind was expected, if `found` is of another; null is allowed wherever the default may be null."""
+    if default is None or found is None:
+        return None
+    if isinstance(default, bool):
+        return None if isinstance(found, bool) else "true or false"
+    if isinstance(default, int):
+        return None if isinstance(found, int) and not isinstance(found, bool) or found == "auto" else "a whole number"
+    if isinstance(default, float):
+        return None if isinstance(found, int | float) and not isinstance(found, bool) else "a number"
+    if isinstance(default, str):
+        return None if not isinstance(found, ListConfig | DictConfig | bool) else "a word"
+    if isinstance(default, ListConfig):
+        return None if isinstance(found, ListConfig) else "a list"
+    return None
+
+
+def _show(value: Any) -> str:
+    return json.dumps(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+
+
+def check_sense(cfg: DictConfig) -> None:
+    """Contradictions between settings that are each fine alone."""
+    if cfg.task in {"train", "search"}:
+        check_batch(cfg.data.batch_size, cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.accumulate_grad_batches)
+
+
+def check_batch(batch_size: int, devices: Any, nodes: int, accumulate: int) -> int:
+    """The batch of one device and one accumulation step; the configured one is global, so that a run means the same anywhere."""
+    if isinstance(devices, str) and devices.isdigit():
+        devices = int(devices)
+    count = len(devices) if isinstance(devices, list | ListConfig) else devices
+    if not isinstance(count, int) or count < 1:  # auto, -1: known only when the devices are counted
+        return 0
+    parts = count * nodes * accumulate
+    if batch_size % parts:
+        close = sorted({max(1, batch_size // parts) * parts, (batch_size // parts + 1) * parts})
+        raise DerainzooError(
+            f"data.batch_size={batch_size} is the batch of all devices together and cannot be divided among {count} devices x "
+            f"{nodes} nodes x {accumulate} accumulation steps = {parts}. Use {' or '.join(map(str, close))}."
+        )
+    return batch_size // parts
