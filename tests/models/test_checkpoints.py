@@ -1,6 +1,8 @@
 """Weights of any origin: recognised, read strictly or refused with a reason, and our own format."""
 
 import argparse
+import importlib
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -77,6 +79,11 @@ def build(name: str, arguments: Arguments) -> nn.Module:
     return net
 
 
+def defaults(name: str) -> dict[str, Any]:
+    factory = getattr(importlib.import_module(derainzoo.model_info(name).module), name)
+    return {p.name: p.default for p in inspect.signature(factory).parameters.values()}
+
+
 def published(name: str, net: nn.Module) -> dict[str, Tensor]:
     return as_published(derainzoo.model_info(name).system, net.state_dict())
 
@@ -101,8 +108,8 @@ def test_published_weights_are_recognised_and_give_the_same_network(name: str, a
     if arguments is ODD.get(name):
         assert found == name
         assert {k: told[k] for k in arguments} == arguments
-    # what shapes cannot tell is taken from the network; nothing else may be needed
-    untold = {k: v for k, v in arguments.items() if k not in told}
+    # what shapes cannot tell must be said; nothing else may be needed
+    untold = {k: v for k, v in {**defaults(name), **arguments}.items() if told.get(k) in (None, [])}
     loaded = from_official(state, arguments=untold)
     assert not loaded.training
     assert agree(loaded, net)
@@ -362,6 +369,27 @@ def test_checkpoints_of_our_training_need_no_more_than_themselves(tmp_path: Path
     torch.save(checkpoint, tmp_path / "last.ckpt")
     assert agree(load_model(tmp_path / "last.ckpt"), net)
     assert open_weights(tmp_path / "last.ckpt").arguments == arguments
+
+
+@pytest.mark.slow
+def test_lightning_writes_such_checkpoints(tmp_path: Path) -> None:
+    from derainzoo._compat import ensure_torchvision_importable
+
+    ensure_torchvision_importable()
+    import pytorch_lightning as pl
+
+    class Module(pl.LightningModule):
+        def __init__(self, model: dict[str, Any]) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = build(model["name"], model["arguments"])
+
+    _, arguments = small()
+    module = Module({"name": "prenet", "arguments": arguments})
+    trainer = pl.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    assert agree(load_model(tmp_path / "last.ckpt"), module.net.eval())
 
 
 # --- convert ----------------------------------------------------------------------------------------------------------------

@@ -250,7 +250,7 @@ def _unrecognised(state: Mapping[str, Tensor], where: str, candidates: Mapping[s
     """Says which systems come closest and where they part from the file."""
     reports: list[tuple[float, str]] = []
     for system, official in candidates.items():
-        known = _layout(next(n for n in list_models() if model_info(n).system == system), {})
+        known = _layout(next(n for n in list_models() if model_info(n).system == system), {}, where)
         if state.keys() <= known.keys():
             return DerainzooError(
                 f"{where}: has derainzoo's own names of {system}, but does not say which network it is for; "
@@ -268,10 +268,17 @@ def _unrecognised(state: Mapping[str, Tensor], where: str, candidates: Mapping[s
     )
 
 
-def _layout(name: str, arguments: Mapping[str, Any]) -> State:
+def _create(name: str, arguments: Mapping[str, Any], where: str) -> nn.Module:
+    try:
+        return create_model(name, **arguments)
+    except DerainzooError as error:
+        raise DerainzooError(f"{where}: {error}") from None
+
+
+def _layout(name: str, arguments: Mapping[str, Any], where: str) -> State:
     """Our network's state dict without memory behind it."""
     with torch.device("meta"):
-        return create_model(name, **arguments).state_dict()
+        return _create(name, arguments, where).state_dict()
 
 
 def _few(items: Iterable[str], count: int = 3) -> str:
@@ -298,10 +305,7 @@ def _compare(state: Mapping[str, Tensor], known: Mapping[str, Tensor], where: st
 
 
 def _build(name: str, arguments: dict[str, Any], state: Mapping[str, Tensor], where: str) -> nn.Module:
-    try:
-        net = create_model(name, **arguments)
-    except DerainzooError as error:
-        raise DerainzooError(f"{where}: {error}") from None
+    net = _create(name, arguments, where)
     _compare(state, net.state_dict(), f"{where} as {name}({', '.join(f'{k}={v}' for k, v in arguments.items())})")
     net.load_state_dict(state)  # copies, so that half-precision files end in float32
     return net.eval()
@@ -316,12 +320,12 @@ def _open(
         facts = {k: v for k, v in card.items() if k not in ("format", "derainzoo", "name", "arguments")}
         found, merged = card["name"], {**card["arguments"], **arguments}
         unused: list[str] = []
-    elif name and 2 * len(state.keys() & _layout(name, arguments).keys()) > len(state):  # a bare state dict of our own
+    elif name and 2 * len(state.keys() & _layout(name, arguments, where).keys()) > len(state):  # a bare state dict of our own
         found, merged, facts, unused = name, arguments, {}, []
     else:
         system, found, inferred = recognise(state, where, model_info(name).system if name else None)
         merged, facts = {**inferred, **arguments}, {}
-        state, unused = officials()[system].translate(state, _layout(found, merged))
+        state, unused = officials()[system].translate(state, _layout(found, merged, where))
     if name not in (None, found):
         raise DerainzooError(f"{where}: holds a network '{found}', not '{name}'; load it under its own name or without one")
     return Opened(_build(found, merged, state, where), found, merged, facts, tuple(unused))
@@ -390,7 +394,7 @@ def save_weights(path: str | Path, net: nn.Module, name: str, arguments: Mapping
     if path.suffix != ".safetensors":
         raise DerainzooError(f"{path}: weights are written as .safetensors; give the file this suffix")
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in _strip(net.state_dict()).items()}
-    _compare(state, _layout(name, arguments), f"{path}: not written, as the network is no {name} of these arguments")
+    _compare(state, _layout(name, arguments, str(path)), f"{path}: not written, as the network is no {name} of these arguments")
     card = {"format": FORMAT, "derainzoo": derainzoo.__version__, "name": name, "arguments": dict(arguments)}
     try:
         header = json.dumps({**card, **facts, **card})  # the card stands first and facts cannot change it
