@@ -18,7 +18,8 @@ PEERS = [n for n in derainzoo.list_models() if derainzoo.model_info(n).system in
 
 # recording -> the network that must reproduce it
 RECORDED: dict[str, tuple[str, dict[str, object]]] = {
-    **{name: (name, {}) for name in ("prenet", "prenet_r", "prenet_gru", "prn", "prn_r", "restormer", "nafnet", "nafnet_sidd")},
+    **{name: (name, {}) for name in ("prenet", "prenet_r", "prenet_gru", "prenet_real", "prn", "prn_r")},
+    **{name: (name, {}) for name in ("restormer", "nafnet", "nafnet_sidd")},
     "prenet_ablation": ("prenet", {"residual": False}),
     "restormer_odd": (
         "restormer",

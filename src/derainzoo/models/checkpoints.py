@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import derainzoo
 from derainzoo.errors import DerainzooError, unknown_name
-from derainzoo.models.registry import create_model, list_models, model_info
+from derainzoo.models.registry import create_model, list_models, model_arguments, model_info
 
 Shapes = Mapping[str, tuple[int, ...]]
 State = dict[str, Tensor]
@@ -159,11 +159,6 @@ def _read_pickle(path: Path) -> tuple[State, dict[str, Any]]:
     metadata: dict[str, Any] = {}
     hyper = loaded.get("hyper_parameters")
     model = hyper.get("model") if isinstance(hyper, Mapping) else None
-    if "pytorch-lightning_version" in loaded:
-        # the LightningModule holds the network as `net`, beside losses and metrics that may have tensors of their own
-        state = loaded.get("state_dict")
-        if isinstance(state, Mapping):
-            loaded = {k: v for k, v in state.items() if k.startswith("net.")} or state
     if isinstance(model, Mapping) and {"name", "arguments"} <= model.keys():
         metadata[_CARD] = {"format": FORMAT, "name": model["name"], "arguments": dict(model["arguments"] or {})}
     return _unwrap(loaded, str(path)), metadata
@@ -184,10 +179,12 @@ def _unreadable(path: Path, error: Exception) -> DerainzooError:
 
 def _unwrap(loaded: Mapping[Any, Any], where: str) -> State:
     """The state dict inside nested checkpoint dictionaries, without what is no tensor and without common prefixes."""
-    top = list(loaded)
+    top, lightning = list(loaded), "pytorch-lightning_version" in loaded
     while inner := next((loaded[w] for w in _WRAPPERS if isinstance(loaded.get(w), Mapping) and loaded[w]), None):
         loaded = inner
     state = {k: v for k, v in loaded.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if lightning:  # the module holds the network as `net`, beside losses and metrics that may have tensors of their own
+        state = {k: v for k, v in state.items() if k.startswith("net.")} or state
     if not state:
         raise DerainzooError(f"{where}: no tensors found; a state dict expected, found {_few(map(repr, top)) or 'nothing'}")
     return _strip(state)
@@ -324,6 +321,8 @@ def _open(
         found, merged, facts, unused = name, arguments, {}, []
     else:
         system, found, inferred = recognise(state, where, model_info(name).system if name else None)
+        if name:  # may say what shapes do not tell; what they do is compared below
+            found, inferred = name, {k: v for k, v in inferred.items() if k in model_arguments(name)}
         merged, facts = {**inferred, **arguments}, {}
         state, unused = officials()[system].translate(state, _layout(found, merged, where))
     if name not in (None, found):

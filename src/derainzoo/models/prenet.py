@@ -10,7 +10,8 @@ stage, i.e. applies one block five times (section 3.3). In training the last sta
 negative SSIM of x^6, needs no other.
 
 Written from the paper; the published code settled what it leaves open: a residual block applies ReLU after each of its
-convolutions and after its sum, and the networks of the ablation study (GRU among them) predict x^t without adding y.
+convolutions and after its sum; the networks of the ablation study (GRU among them) predict x^t without adding y; those for
+photographs do so too, and have four stages and the recurrent layer behind the residual blocks.
 """
 
 from typing import Literal, cast
@@ -104,15 +105,23 @@ class PReNet(nn.Module):
         recurrence: the layer that carries features between stages.
         recursive: the blocks of a stage share their weights.
         residual: each stage predicts the difference to the rainy image, not the image.
+        late: the recurrent layer comes after the residual blocks instead of before them.
     """
 
     def __init__(
-        self, features: int, blocks: int, iterations: int, recurrence: Recurrence, recursive: bool, residual: bool
+        self,
+        features: int,
+        blocks: int,
+        iterations: int,
+        recurrence: Recurrence,
+        recursive: bool = False,
+        residual: bool = True,
+        late: bool = False,
     ) -> None:
         super().__init__()
         if recurrence not in _RECURRENT:
             raise unknown_name("recurrence", recurrence, _RECURRENT)
-        self.iterations, self.residual = iterations, residual
+        self.iterations, self.residual, self.late = iterations, residual, late
         self.repeats = blocks if recursive else 1
         self.head = conv3(6, features)
         self.recurrent = _RECURRENT[recurrence](features)
@@ -122,11 +131,19 @@ class PReNet(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         x, state = y, cast(tuple[Tensor, ...], ())
         for _ in range(self.iterations):
-            state = self.recurrent(F.relu(self.head(torch.cat([y, x], 1))), state)  # h first: (B, features, H, W)
-            h = state[0]
-            for _ in range(self.repeats):
-                h = self.blocks(h)
-            x = self.tail(h) + y if self.residual else self.tail(h)
+            f = F.relu(self.head(torch.cat([y, x], 1)))  # (B, features, H, W), as everything until the tail
+            if self.late:
+                state = self.recurrent(self.residual_blocks(f), state)
+                f = state[0]
+            else:
+                state = self.recurrent(f, state)
+                f = self.residual_blocks(state[0])
+            x = self.tail(f) + y if self.residual else self.tail(f)
+        return x
+
+    def residual_blocks(self, x: Tensor) -> Tensor:
+        for _ in range(self.repeats):
+            x = self.blocks(x)
         return x
 
 
@@ -144,9 +161,22 @@ def prenet(
     recurrence: Recurrence = "lstm",
     recursive: bool = False,
     residual: bool = True,
+    late: bool = False,
 ) -> PReNet:
     """PReNet: six stages of five residual blocks behind a convolutional LSTM."""
-    return PReNet(features, blocks, iterations, recurrence, recursive, residual)
+    return PReNet(features, blocks, iterations, recurrence, recursive, residual, late)
+
+
+@register(
+    tasks=("derain",),
+    params=168_963,
+    macs=44_166_021_120,
+    multiple_of=1,
+    tiny={"features": 8, "blocks": 2, "iterations": 2},
+)
+def prenet_real(features: int = 32, blocks: int = 5, iterations: int = 4) -> PReNet:
+    """The authors' form for photographs: four stages, the LSTM behind the blocks, and each stage predicts the image."""
+    return PReNet(features, blocks, iterations, "lstm", residual=False, late=True)
 
 
 @register(
@@ -158,7 +188,7 @@ def prenet(
 )
 def prenet_r(features: int = 32, blocks: int = 5, iterations: int = 6) -> PReNet:
     """PReNet_r: PReNet whose five residual blocks are one."""
-    return PReNet(features, blocks, iterations, "lstm", recursive=True, residual=True)
+    return PReNet(features, blocks, iterations, "lstm", recursive=True)
 
 
 @register(
@@ -170,7 +200,7 @@ def prenet_r(features: int = 32, blocks: int = 5, iterations: int = 6) -> PReNet
 )
 def prenet_gru(features: int = 32, blocks: int = 5, iterations: int = 6) -> PReNet:
     """The paper's ablation with a GRU, whose stages predict the image itself."""
-    return PReNet(features, blocks, iterations, "gru", recursive=False, residual=False)
+    return PReNet(features, blocks, iterations, "gru", residual=False)
 
 
 @register(
@@ -182,7 +212,7 @@ def prenet_gru(features: int = 32, blocks: int = 5, iterations: int = 6) -> PReN
 )
 def prn(features: int = 32, blocks: int = 5, iterations: int = 6) -> PReNet:
     """PRN: PReNet without the recurrent layer."""
-    return PReNet(features, blocks, iterations, "none", recursive=False, residual=True)
+    return PReNet(features, blocks, iterations, "none")
 
 
 @register(
@@ -194,7 +224,7 @@ def prn(features: int = 32, blocks: int = 5, iterations: int = 6) -> PReNet:
 )
 def prn_r(features: int = 32, blocks: int = 5, iterations: int = 6) -> PReNet:
     """PRN_r: PRN whose five residual blocks are one; the smallest of the family."""
-    return PReNet(features, blocks, iterations, "none", recursive=True, residual=True)
+    return PReNet(features, blocks, iterations, "none", recursive=True)
 
 
 def _infer(shapes: Shapes) -> tuple[str, dict[str, object]]:
@@ -205,7 +235,7 @@ def _infer(shapes: Shapes) -> tuple[str, dict[str, object]]:
             "(the ablation without the rainy image is not in the zoo)"
         )
     arguments: dict[str, object] = {"features": features}
-    # `iterations` and `residual` leave no trace in the shapes: the paper's are assumed.
+    # Iterations, order of layers and what is predicted leave no trace in the shapes: the paper's are assumed.
     blocks = sum(k.startswith("res_conv") and k.endswith(".0.weight") for k in shapes)
     if blocks == 1:  # shared within the stage; how often it is applied leaves no trace either
         return ("prenet_r" if "conv_i.0.weight" in shapes else "prn_r"), arguments

@@ -138,12 +138,20 @@ def model_info(name: str) -> ModelInfo:
     return _index()[name]
 
 
+def _factory(name: str) -> Callable[..., "nn.Module"]:
+    factory: Callable[..., nn.Module] = getattr(importlib.import_module(model_info(name).module), name)
+    return factory
+
+
+def model_arguments(name: str) -> dict[str, Any]:
+    """The arguments of a network, with their defaults."""
+    return {p.name: p.default for p in inspect.signature(_factory(name)).parameters.values()}
+
+
 def create_model(name: str, **arguments: Any) -> "nn.Module":
-    """Build a network by name, with random weights; `arguments` are those of its function (see `help`)."""
-    info = model_info(name)
-    factory = getattr(importlib.import_module(info.module), name)
-    known = inspect.signature(factory).parameters
+    """Build a network by name, with random weights; `arguments` are those of its function (see `model_arguments`)."""
+    known = model_arguments(name)
     for argument in arguments:
         if argument not in known:
             raise unknown_name(f"argument of network '{name}'", argument, known)
-    return factory(**arguments)
+    return _factory(name)(**arguments)
