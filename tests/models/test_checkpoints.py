@@ -405,6 +405,10 @@ def test_convert_keeps_the_origin(tmp_path: Path) -> None:
     assert facts["licence"] == "not stated (authors' code: none stated)"
     assert facts["note"] == "trained on drizzle"
 
+    assert not open_weights(target).published
+    assert convert(source, tmp_path / "real.safetensors", name="prenet_real")["name"] == "prenet_real"
+    assert load_model(tmp_path / "real.safetensors").late
+
     with pytest.raises(DerainzooError, match="exists; allow overwriting"):
         convert(source, target)
     convert(target, target, licence="CC0-1.0", overwrite=True)

@@ -210,6 +210,8 @@ class Opened:
     arguments: dict[str, Any]
     facts: dict[str, Any]
     """What else one of our own files says: licence, source, training facts."""
+    published: bool
+    """Read by a system's published names; if not, the weights come from derainzoo."""
     unused: tuple[str, ...]
     """Published tensors that nothing reads."""
 
@@ -312,28 +314,29 @@ def _open(
     state: State, metadata: Mapping[str, Any], where: str, arguments: Mapping[str, Any] | None, name: str | None = None
 ) -> Opened:
     """The network that a file holds; with a `name` it must be that one."""
-    arguments = dict(arguments or {})
-    if card := metadata.get(_CARD):
+    arguments, facts, unused = dict(arguments or {}), {}, list[str]()
+    card, published = metadata.get(_CARD), False
+    if card:
+        found, arguments = card["name"], {**card["arguments"], **arguments}
         facts = {k: v for k, v in card.items() if k not in ("format", "derainzoo", "name", "arguments")}
-        found, merged = card["name"], {**card["arguments"], **arguments}
-        unused: list[str] = []
-    elif name and 2 * len(state.keys() & _layout(name, arguments, where).keys()) > len(state):  # a bare state dict of our own
-        found, merged, facts, unused = name, arguments, {}, []
+    elif name and 2 * len(state.keys() & _layout(name, arguments, where).keys()) > len(state):
+        found = name  # a bare state dict of our own
     else:
+        published = True
         system, found, inferred = recognise(state, where, model_info(name).system if name else None)
         if name:  # may say what shapes do not tell; what they do is compared below
             found, inferred = name, {k: v for k, v in inferred.items() if k in model_arguments(name)}
-        merged, facts = {**inferred, **arguments}, {}
-        state, unused = officials()[system].translate(state, _layout(found, merged, where))
+        arguments = {**inferred, **arguments}
+        state, unused = officials()[system].translate(state, _layout(found, arguments, where))
     if name not in (None, found):
         raise DerainzooError(f"{where}: holds a network '{found}', not '{name}'; load it under its own name or without one")
-    return Opened(_build(found, merged, state, where), found, merged, facts, tuple(unused))
+    return Opened(_build(found, arguments, state, where), found, arguments, facts, published, tuple(unused))
 
 
-def open_weights(path: str | Path, *, arguments: Mapping[str, Any] | None = None) -> Opened:
-    """Open a file of any kind that `load_model` takes, and say what it holds."""
+def open_weights(path: str | Path, *, name: str | None = None, arguments: Mapping[str, Any] | None = None) -> Opened:
+    """Open a file of any kind that `load_model` takes, and say what it holds; with a `name` it must be that network."""
     state, metadata = read_weights(path)
-    return _open(state, metadata, str(path), arguments)
+    return _open(state, metadata, str(path), arguments, name)
 
 
 def from_official(source: str | Path | Mapping[str, Any], *, arguments: Mapping[str, Any] | None = None) -> nn.Module:
@@ -373,8 +376,7 @@ def load_model(
         if weights is None:
             warnings.warn(f"network '{name}' has random weights: none were given (weights=PATH)", stacklevel=2)
             return create_model(name, **(arguments or {})).eval().to(device)
-        state, metadata = read_weights(weights)
-        return _open(state, metadata, str(weights), arguments, name).net.to(device)
+        return open_weights(weights, name=name, arguments=arguments).net.to(device)
     if weights is not None or not Path(name).exists():
         raise unknown_name("network", name, list_models(), "Nor is there a file of this name.")
     return open_weights(name, arguments=arguments).net.to(device)
@@ -412,6 +414,7 @@ def convert(
     source: str | Path,
     target: str | Path,
     *,
+    name: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     licence: str | None = None,
     note: str | None = None,
@@ -422,23 +425,25 @@ def convert(
     Args:
         source: whatever `load_model` reads.
         target: the `.safetensors` to write.
+        name: of the network, where `source` does not tell it.
         arguments: of the network, where `source` does not tell them.
-        licence: of the weights. Unless given, the header says that it is not known, beside the licence of the authors' code.
+        licence: of the weights. Unless given, the header says that it is not stated, and for published weights the licence of
+            the authors' code.
         note: anything that belongs in the header.
         overwrite: replace an existing `target`.
     """
     source, target = Path(source), Path(target)
     if target.exists() and not overwrite:
         raise DerainzooError(f"{target} exists; allow overwriting or choose another name")
-    opened = open_weights(source, arguments=arguments)
+    opened = open_weights(source, name=name, arguments=arguments)
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    code_licence = model_info(opened.name).paper.code_licence
+    code_licence = f" (authors' code: {model_info(opened.name).paper.code_licence or 'not stated'})"
     # what one of our own files already says about its origin stays
     facts = {
         "source": source.name,
         "source_sha256": digest,
-        "licence": f"not stated (authors' code: {code_licence or 'not stated'})",
+        "licence": f"not stated{code_licence if opened.published else ''}",
         **opened.facts,
         **({"licence": licence} if licence else {}),
         **({"note": note} if note else {}),
