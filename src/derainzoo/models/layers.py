@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 def mirror_indices(size: int, multiple: int, device: torch.device) -> Tensor:
     """Indices that extend `size` at its end to a multiple by reflection (edge not repeated), bouncing as often as needed."""
-    period = max(2 * (size - 1), 1)
+    period = torch.full((), max(2 * (size - 1), 1), device=device)  # a tensor: ONNX knows no remainder by a symbolic number
     i = torch.arange(size + -size % multiple, device=device) % period
     return torch.minimum(i, period - i)
 
@@ -24,6 +24,18 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         return x
     x = x.index_select(-2, mirror_indices(h, multiple, x.device))
     return x.index_select(-1, mirror_indices(w, multiple, x.device))
+
+
+def crop(x: Tensor, h: int, w: int) -> Tensor:
+    """Undo `pad_to_multiple`.
+
+    A slice asks whether there is anything to cut, and the answer for the example image would hold for every image that an
+    exported program takes; an index does not ask.
+    """
+    if not torch.compiler.is_compiling():
+        return x[..., :h, :w]
+    x = x.index_select(-2, torch.arange(h, device=x.device))
+    return x.index_select(-1, torch.arange(w, device=x.device))
 
 
 class LayerNorm2d(nn.Module):
@@ -78,3 +90,35 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
         return self.project(self.gate(a) * b)
+
+
+def simple_gate(x: Tensor) -> Tensor:
+    """One half of the channels times the other: NAFNet's stand-in for an activation."""
+    a, b = x.chunk(2, dim=1)
+    return a * b
+
+
+class NAFBlock(nn.Module):
+    """NAFNet's block: a depthwise convolution with simplified channel attention, then two 1x1 convolutions; no activations.
+
+    `beta` and `gamma` weigh the two residual branches; they start at zero, where the block is the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm2d(channels, eps=1e-6)
+        self.expand1 = nn.Conv2d(channels, 2 * channels, 1)
+        self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
+        self.attend = nn.Conv2d(channels, channels, 1)
+        self.project1 = nn.Conv2d(channels, channels, 1)
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.norm2 = LayerNorm2d(channels, eps=1e-6)
+        self.expand2 = nn.Conv2d(channels, 2 * channels, 1)
+        self.project2 = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = simple_gate(self.depthwise(self.expand1(self.norm1(x))))
+        y = y * self.attend(y.mean((2, 3), keepdim=True))
+        x = x + self.beta * self.project1(y)
+        return x + self.gamma * self.project2(simple_gate(self.expand2(self.norm2(x))))

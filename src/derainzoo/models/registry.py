@@ -147,11 +147,15 @@ def model_info(name: str) -> ModelInfo:
     return _index()[name]
 
 
+def model_arguments(name: str) -> dict[str, Any]:
+    """The arguments of a network, with their defaults."""
+    return dict(model_info(name).arguments)
+
+
 def create_model(name: str, **arguments: Any) -> "nn.Module":
-    """Build a network by name, with random weights; `arguments` are those of its function (see `help`)."""
+    """Build a network by name, with random weights; `arguments` are those of its function (see `model_arguments`)."""
     info = model_info(name)
-    factory = getattr(importlib.import_module(info.module), name)
     for argument in arguments:
         if argument not in info.arguments:
             raise unknown_name(f"argument of network '{name}'", argument, info.arguments)
-    return factory(**arguments)
+    return getattr(importlib.import_module(info.module), name)(**arguments)
