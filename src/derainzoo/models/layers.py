@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 def mirror_indices(size: int, multiple: int, device: torch.device) -> Tensor:
     """Indices that extend `size` at its end to a multiple by reflection (edge not repeated), bouncing as often as needed."""
-    period = max(2 * (size - 1), 1)
+    period = torch.full((), max(2 * (size - 1), 1), device=device)  # a tensor: ONNX knows no remainder by a symbolic number
     i = torch.arange(size + -size % multiple, device=device) % period
     return torch.minimum(i, period - i)
 
@@ -24,6 +24,18 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         return x
     x = x.index_select(-2, mirror_indices(h, multiple, x.device))
     return x.index_select(-1, mirror_indices(w, multiple, x.device))
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """Undo `pad_to_multiple`.
+
+    In export a slice would ask whether anything is cut at all, and the exported network would only take images that answer
+    as the example did (all multiples, or none): there the kept rows and columns are gathered instead.
+    """
+    if not torch.compiler.is_compiling():
+        return x[..., :height, :width]
+    x = x.index_select(-2, torch.arange(height, device=x.device))
+    return x.index_select(-1, torch.arange(width, device=x.device))
 
 
 class LayerNorm2d(nn.Module):
