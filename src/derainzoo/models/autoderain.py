@@ -14,14 +14,13 @@ genotype that the paper's search found was never published. The default, conv3+c
 would make by hand.
 """
 
-import re
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from derainzoo.errors import DerainzooError, unknown_name
+from derainzoo.models.choices import chosen, parse_choices
 from derainzoo.models.layers import crop, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
@@ -44,8 +43,10 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         hidden = max(c // 8, 4)
         self.squeeze, self.excite = nn.Conv2d(c, hidden, 1), nn.Conv2d(hidden, c, 1)
+        # both layers learn from the first step on: few units start switched off, and `excite` is small but not zero
+        nn.init.constant_(self.squeeze.get_parameter("bias"), 0.1)
         for parameter in self.excite.parameters():
-            nn.init.normal_(parameter, std=0.01)  # small, not zero: `squeeze` must learn from the first step on
+            nn.init.normal_(parameter, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         s = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
@@ -69,10 +70,11 @@ CONVOLUTIONS: dict[str, Callable[[int], nn.Module]] = {
     "dil3": lambda c: conv(c, 3, dilation=3),
     "sep3": lambda c: separable(c, 3),
     "sep5": lambda c: separable(c, 5),
-    # beyond the six that a search looks at by default
     "conv1": lambda c: conv(c, 1),
     "dil4": lambda c: conv(c, 3, dilation=4),
 }
+SEARCHED = ("conv3", "conv5", "dil2", "dil3", "sep3", "sep5")
+"""Those among which a search chooses unless told otherwise."""
 ATTENTIONS: dict[str, Callable[[int], nn.Module]] = {"id": lambda c: nn.Identity(), "se": SqueezeExcite}
 SLOTS = {"conv_a": CONVOLUTIONS, "conv_b": CONVOLUTIONS, "se": ATTENTIONS}
 """The choices of a block, in the order of its text, and their candidates."""
@@ -150,32 +152,18 @@ class AutoDerain(nn.Module):
 
 def count_blocks(blocks: Sequence[int]) -> int:
     """Blocks of the whole U: those of the first two scales stand in the encoder and in the decoder."""
-    if len(blocks) != 3 or min(blocks) < 1:
+    if len(blocks) != 3 or not all(isinstance(n, int) and n > 0 for n in blocks):
         raise DerainzooError(f"blocks of autoderain: expected three positive numbers like [2, 2, 4], found {list(blocks)}")
     n1, n2, n3 = blocks
     return 2 * (n1 + n2) + n3
 
 
-def expand_operations(operations: str | Sequence[str], count: int) -> list[tuple[str, str, str]]:
-    """(conv_a, conv_b, se) of each block out of texts like `conv3+sep5+se`; one text alone counts for all blocks."""
-    texts = [operations] * count if isinstance(operations, str) else list(operations)
-    if len(texts) != count:
-        raise DerainzooError(
-            f"operations of autoderain: expected one text for all blocks or {count} (encoder 1, encoder 2, middle, decoder 2, "
-            f"decoder 1), found {len(texts)}"
-        )
-    return [_parse_block(text) for text in texts]
-
-
-def _parse_block(text: str) -> tuple[str, str, str]:
-    names = re.split(r"\s*\+\s*", text.strip())
-    if len(names) != len(SLOTS):
-        raise DerainzooError(f"operations of autoderain: expected conv_a+conv_b+se like 'conv3+sep5+se', found '{text}'")
-    for (slot, candidates), name in zip(SLOTS.items(), names, strict=True):
-        if name not in candidates:
-            raise unknown_name(f"{slot} of autoderain", name, candidates)
-    conv_a, conv_b, se = names
-    return conv_a, conv_b, se
+def expand_operations(operations: str | Sequence[str], blocks: Sequence[int]) -> list[list[str]]:
+    """[conv_a, conv_b, se] of each block, out of one text for all blocks or a text for each."""
+    count = count_blocks(blocks)
+    counts = {1: "for all blocks", count: "encoder 1, encoder 2, middle, decoder 2, decoder 1"}
+    rows = parse_choices(operations, SLOTS, counts, "autoderain")
+    return rows * count if len(rows) == 1 else rows
 
 
 @register(
@@ -197,10 +185,9 @@ def autoderain(
         blocks: number of blocks at full, half and quarter resolution.
         operations: `conv_a+conv_b+se` with names of `CONVOLUTIONS` and `se` or `id`: one text for all blocks, or one each.
     """
-    choices = expand_operations(operations, count_blocks(blocks))
+    choices = expand_operations(operations, blocks)
 
-    # A Sequential of one named module: the name stands in the state dict, where a supernet has all candidates side by side.
     def block(place: int, channels: int) -> Block:
-        return Block(*(nn.Sequential(OrderedDict([(name, make_op(name, channels))])) for name in choices[place]))
+        return Block(*(chosen(name, make_op(name, channels)) for name in choices[place]))
 
     return AutoDerain(width, blocks, block)

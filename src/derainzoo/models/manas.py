@@ -14,8 +14,8 @@ a pickled module that could not be obtained, and neither could the paper's text.
 chosen by hand; `nas` is there to find better ones. What we do differently, on purpose:
 
 - only the chosen operations are built; the published network builds, stores and never trains the other eight of every edge;
-- operations may be chosen for every branch (nine rows of three), which is what the search learns; the published derivation
-  keeps three rows, shared by the branches of a stage, and that form is accepted too: published weights need it;
+- every branch may have operations of its own (nine times three), which is what the search learns; the published derivation
+  keeps three times three, shared by the branches of a stage, and takes them from the wrong branches;
 - any image size goes in: padded to a multiple of 8 and cropped back, where the published test cuts the image.
 """
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.models.checkpoints import Official, Shapes
+from derainzoo.models.choices import chosen, parse_choices
 from derainzoo.models.layers import crop, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
@@ -290,22 +291,21 @@ def parse_cells(text: str) -> str:
     return cells
 
 
-def expand_operations(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Nine rows of three operations, one row for each attention; three rows count for all branches of their stage."""
+def expand_operations(operations: str | Sequence[str]) -> list[list[str]]:
+    """Three operations for each of the nine attentions, out of one text for all, one a stage, or one an attention."""
+    if not operations:
+        raise DerainzooError(
+            "operations of manas: expected texts like sep+dil+skip, found none. Published weights hold all nine candidates of "
+            "every edge and do not tell which were chosen: say so, as in operations=[sep+dil+skip, ...]"
+        )
+    counts = {1: "for all", len(STAGES): "one a stage", sum(STAGES): "one an attention"}
+    slots = {f"edge {k}": OPERATIONS for k in range(EDGES)}
+    rows = parse_choices(operations, slots, counts, "manas")
+    if len(rows) == 1:
+        rows = rows * len(STAGES)
     if len(rows) == len(STAGES):
         rows = [row for row, branches in zip(rows, STAGES, strict=True) for _ in range(branches)]
-    if len(rows) != sum(STAGES):
-        raise DerainzooError(
-            f"operations of manas: expected 3 rows (one a stage) or 9 rows (one an attention), found {len(rows)}. Published "
-            "weights do not tell which operations were chosen: they have to be given, as [[sep, dil, skip], ...]"
-        )
-    for i, row in enumerate(rows):
-        if isinstance(row, str) or len(row) != EDGES:
-            raise DerainzooError(f"operations of manas: expected a list of 3 names in row {i}, found {row!r}")
-        for name in row:
-            if name not in OPERATIONS:
-                raise unknown_name("operation of manas", name, OPERATIONS)
-    return [list(row) for row in rows]
+    return rows
 
 
 @register(
@@ -318,7 +318,7 @@ def expand_operations(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 )
 def manas(
     cells: str = "PFPF PFPF PFPF",
-    operations: Sequence[Sequence[str]] = (("sep", "dil", "skip"), ("sep", "dil", "skip"), ("sep", "dil", "skip")),
+    operations: str | Sequence[str] = "sep+dil+skip",
     stem: bool = False,
     width: int = 32,
 ) -> MANAS:
@@ -329,21 +329,18 @@ def manas(
 
     Args:
         cells: twelve letters, four a stage: P parallel, F fusion.
-        operations: a row of three names of `OPERATIONS` for each of the nine attentions, or for each of the three stages.
+        operations: `edge0+edge1+edge2` with names of `OPERATIONS`: a text for all attentions, one a stage, or one an attention.
         stem: run the two bottlenecks of the earlier published commit; the later one builds them but does not run them.
         width: channels of the first branch; 32 as published.
     """
     letters = parse_cells(cells)
     names = [name for row in expand_operations(operations) for name in row]
 
-    # A Sequential of one named module: the name stands in the state dict, where a supernet has all candidates side by side.
     def cell(place: int, widths: Sequence[int]) -> nn.Module:
-        if letters[place] == "P":
-            return nn.Sequential(OrderedDict(parallel=Parallel(widths)))
-        return nn.Sequential(OrderedDict(fusion=Fusion(widths)))
+        return chosen("parallel", Parallel(widths)) if letters[place] == "P" else chosen("fusion", Fusion(widths))
 
     def edge(place: int, channels: int) -> nn.Module:
-        return nn.Sequential(OrderedDict([(names[place], make_op(names[place], channels))]))
+        return chosen(names[place], make_op(names[place], channels))
 
     return MANAS(width, stem, cell, edge)
 
