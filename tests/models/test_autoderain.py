@@ -3,30 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.export import Dim
-from torch.utils.flop_counter import FlopCounterMode
 
 from derainzoo import create_model, model_info
 from derainzoo.errors import DerainzooError
 from derainzoo.models.autoderain import ATTENTIONS, CONVOLUTIONS, AutoDerain, Block, SqueezeExcite, make_op
+from searched import Candidates, check_derivation, create_on_meta, macs, parameters
 
 MIXED = ["conv3+conv5+se", "dil2+dil3+id", "sep3+sep5+se", "conv1+dil4+se", "conv5+sep3+id"]
-
-
-def parameters(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
-
-
-def create_on_meta(**arguments) -> nn.Module:
-    with torch.device("meta"):
-        return create_model("autoderain", **arguments).eval()
-
-
-def macs(net: nn.Module) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, 256, 256, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize(
@@ -60,7 +44,7 @@ def test_parameters_of_candidates(name, counts):
 )
 def test_sizes(width, blocks, millions, giga):
     texts = ("conv3+conv3+se", "conv3+conv3+id", "conv5+conv5+se", "sep3+sep3+se", "sep5+sep5+se")
-    nets = [create_on_meta(width=width, blocks=blocks, operations=text) for text in texts]
+    nets = [create_on_meta("autoderain", width=width, blocks=blocks, operations=text) for text in texts]
     for net, million in zip(nets, millions, strict=True):
         assert parameters(net) / 1e6 == pytest.approx(million, rel=5e-3)
     for net, g in zip((nets[0], nets[2], nets[3]), giga, strict=True):
@@ -68,7 +52,7 @@ def test_sizes(width, blocks, millions, giga):
 
 
 def test_facts_of_the_registry():
-    net, info = create_on_meta(), model_info("autoderain")
+    net, info = create_on_meta("autoderain"), model_info("autoderain")
     assert (parameters(net), macs(net)) == (info.params, info.macs) == (1_718_387, 15_749_633_024)
     assert info.multiple_of == AutoDerain.multiple_of
 
@@ -139,6 +123,7 @@ def test_one_text_counts_for_all_blocks():
         ({"operations": "conv3+se"}, "expected 3 names like 'conv3.conv3.id', found 'conv3.se'"),
         ({"operations": "conv3+conv7+se"}, "unknown conv_b of autoderain 'conv7'"),
         ({"operations": "conv3+conv3+conv3"}, "unknown se of autoderain 'conv3'.*There are: id, se"),
+        ({"width": 0}, "positive number, found 0"),
         ({"blocks": (2, 2)}, r"three positive numbers .* found \[2, 2\]"),
         ({"blocks": (2, 0, 1)}, r"three positive numbers .* found \[2, 0, 1\]"),
     ],
@@ -163,35 +148,15 @@ def test_squeeze_excitation_is_neutral_at_the_start_and_learns_from_the_first_st
         assert all(p.grad.abs().sum() > 0 for p in gate.parameters())
 
 
-class Candidates(nn.ModuleDict):
-    """A slot with all its candidates; runs one of them."""
-
-    active: str
-
-    def forward(self, x):
-        return self[self.active](x)
-
-
 def test_derived_network_is_the_supernet_less_what_was_not_chosen():
     torch.manual_seed(0)
 
-    def slot(names, active, channels):
-        candidates = Candidates({name: make_op(name, channels) for name in names})
-        candidates.active = active
-        return candidates
-
     def block(place, channels):
-        a, b, se = MIXED[place].split("+")
-        return Block(slot(CONVOLUTIONS, a, channels), slot(CONVOLUTIONS, b, channels), slot(ATTENTIONS, se, channels))
+        slots = zip((CONVOLUTIONS, CONVOLUTIONS, ATTENTIONS), MIXED[place].split("+"), strict=True)
+        return Block(*(Candidates({n: make_op(n, channels) for n in names}, active) for names, active in slots))
 
-    supernet = AutoDerain(8, (1, 1, 1), block).eval()
-    derived = create_model("autoderain", width=8, blocks=(1, 1, 1), operations=MIXED).eval()
-    everything = supernet.state_dict()
-    assert len(everything) > 3 * len(derived.state_dict())
-    derived.load_state_dict({k: everything[k] for k in derived.state_dict()})
-    x = torch.rand(1, 3, 12, 20)
-    with torch.inference_mode():
-        assert torch.equal(derived(x), supernet(x))
+    derived = create_model("autoderain", width=8, blocks=(1, 1, 1), operations=MIXED)
+    check_derivation(AutoDerain(8, (1, 1, 1), block), derived, torch.rand(1, 3, 12, 20))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (4, 4), (5, 9), (16, 11)])
@@ -206,7 +171,6 @@ def test_any_size_in_training_and_evaluation(size):
         assert torch.equal(net.eval()(x), y)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("example", [(40, 48), (37, 43)])
 def test_exported_network_takes_multiples_and_others_whatever_the_example_was(example):
     net = create_model("autoderain", width=4, blocks=(1, 1, 1)).eval()

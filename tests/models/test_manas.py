@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from derainzoo import create_model, model_info
 from derainzoo.errors import DerainzooError
 from derainzoo.losses import many_to_one
 from derainzoo.models.manas import MANAS, OFFICIAL, OPERATIONS, Fusion, Parallel, make_op
 from golden import GOLDEN, fill
+from searched import Candidates, check_derivation, create_on_meta, macs, parameters
 
 FOLDER = GOLDEN / "manas"
 NAMES = list(OPERATIONS)
@@ -123,8 +123,7 @@ def is_parameter(key: str) -> bool:
 )
 def test_published_parameters_are_ours_and_the_dead_ones(name, published, weights):
     net, state, dead = load(name, weights)
-    count = sum(p.numel() for p in net.parameters())
-    assert count + sum(state[k].numel() for k in dead if is_parameter(k)) == published
+    assert parameters(net) + sum(state[k].numel() for k in dead if is_parameter(k)) == published
     # what is dead is what the forward of the published code never reaches
     assert all(k.startswith("auto") or (k.startswith("stage1.") and name.startswith("release")) for k in dead)
     cells = "".join("PF"[bit] for bit in RECORDED[f"{name}/arch"])
@@ -143,25 +142,13 @@ def test_published_parameters_are_ours_and_the_dead_ones(name, published, weight
     ],
 )
 def test_macs_are_the_published_ones(arguments, giga):
-    assert round(macs(create_on_meta(operations=MIX, **arguments)) / 1e9, 2) == giga
+    assert round(macs(create_on_meta("manas", operations=MIX, **arguments)) / 1e9, 2) == giga
 
 
 def test_facts_of_the_registry():
-    net, info = create_on_meta(), model_info("manas")
-    assert sum(p.numel() for p in net.parameters()) == info.params
-    assert macs(net) == info.macs
+    net, info = create_on_meta("manas"), model_info("manas")
+    assert (parameters(net), macs(net)) == (info.params, info.macs)
     assert info.multiple_of == MANAS.multiple_of
-
-
-def create_on_meta(**arguments) -> nn.Module:
-    with torch.device("meta"):
-        return create_model("manas", **arguments).eval()
-
-
-def macs(net: nn.Module) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 3, 256, 256, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize(
@@ -179,20 +166,19 @@ def macs(net: nn.Module) -> int:
     ],
 )
 def test_parameters_of_operations(name, counts):
-    assert tuple(sum(p.numel() for p in make_op(name, c).parameters()) for c in (16, 32, 64, 128)) == counts
+    assert tuple(parameters(make_op(name, c)) for c in (16, 32, 64, 128)) == counts
 
 
 def test_operations_in_short_form_are_spread_over_branches():
-    keys = {k for form in (MIX, [MIX[0]] * 2 + [MIX[1]] * 3 + [MIX[2]] * 4) for k in _keys(operations=form)}
-    assert keys == set(_keys(operations=MIX))
+    keys = _keys(MIX)
+    assert keys == _keys([MIX[0]] * 2 + [MIX[1]] * 3 + [MIX[2]] * 4)
     assert any(k.startswith("stages.2.attentions.3.edges.0.cbam.") for k in keys)
-    one = _keys(operations="se+none+skip")
+    one = _keys("se+none+skip")
     assert sum(".edges." in k for k in one) == 9 * 2  # two matrices on the first edge of nine attentions, nothing elsewhere
 
 
-def _keys(**arguments) -> list[str]:
-    with torch.device("meta"):
-        return list(create_model("manas", width=8, **arguments).state_dict())
+def _keys(operations) -> list[str]:
+    return list(create_on_meta("manas", width=8, operations=operations).state_dict())
 
 
 @pytest.mark.parametrize(
@@ -223,38 +209,20 @@ def test_unknown_operation():
         make_op("cbma", 16)
 
 
-class Candidates(nn.ModuleDict):
-    """A place with everything that may stand there; runs one of them."""
-
-    active: str
-
-    def forward(self, x):
-        return self[self.active](x)
-
-
 def test_derived_network_is_the_supernet_less_what_was_not_chosen():
     torch.manual_seed(0)
     cells, rows = "FPPF PFFP PPFF", [f"{NAMES[i]}+{NAMES[i - 3]}+{NAMES[2 * i % 9]}" for i in range(9)]
-    flat = "+".join(rows).split("+")
+    letters, names = cells.replace(" ", ""), "+".join(rows).split("+")
 
     def cell(place, widths):
-        both = Candidates({"parallel": Parallel(widths), "fusion": Fusion(widths)})
-        both.active = "parallel" if cells.replace(" ", "")[place] == "P" else "fusion"
-        return both
+        active = "parallel" if letters[place] == "P" else "fusion"
+        return Candidates({"parallel": Parallel(widths), "fusion": Fusion(widths)}, active)
 
     def edge(place, channels):
-        all_nine = Candidates({name: make_op(name, channels) for name in NAMES})
-        all_nine.active = flat[place]
-        return all_nine
+        return Candidates({name: make_op(name, channels) for name in NAMES}, names[place])
 
-    supernet = MANAS(8, False, cell, edge).eval()
-    derived = create_model("manas", width=8, cells=cells, operations=rows).eval()
-    everything = supernet.state_dict()
-    assert len(everything) > 2 * len(derived.state_dict())
-    derived.load_state_dict({k: everything[k] for k in derived.state_dict()})
-    x = torch.rand(1, 3, 24, 40)
-    with torch.inference_mode():
-        assert torch.equal(derived(x), supernet(x))
+    derived = create_model("manas", width=8, cells=cells, operations=rows)
+    check_derivation(MANAS(8, False, cell, edge), derived, torch.rand(1, 3, 24, 40))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (8, 8), (9, 17), (24, 13)])

@@ -144,6 +144,7 @@ def test_random_genotypes_are_uniform():
 def test_random_among_given_candidates():
     few = sample("autoderain", candidates=["dil2", "dil4"], blocks=(1, 1, 1), width=8)
     assert few.choices["width"] == 8
+    assert sample("manas", cells="PPPP PPPP FFFF").choices["cells"] == "PPPP PPPP FFFF"
     assert {n for text in few.choices["operations"] for n in text.split("+")[:2]} == {"dil2", "dil4"}
     assert set("+".join(sample("manas", candidates=["se"]).choices["operations"]).split("+")) == {"se"}
     with pytest.raises(DerainzooError, match="unknown system"):

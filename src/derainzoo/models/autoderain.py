@@ -124,9 +124,11 @@ class AutoDerain(nn.Module):
 
     def __init__(self, width: int, blocks: Sequence[int], block: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
+        if width < 1:
+            raise DerainzooError(f"width of autoderain: expected a positive number, found {width}")
+        places = iter(range(count_blocks(blocks)))
         c1, c2, c3 = width, 2 * width, 4 * width
         n1, n2, n3 = blocks
-        places = iter(range(count_blocks(blocks)))
 
         def chain(n: int, c: int) -> nn.Sequential:
             return nn.Sequential(*(block(next(places), c) for _ in range(n)))

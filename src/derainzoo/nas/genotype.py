@@ -1,7 +1,9 @@
-"""A genotype: what an architecture search chose, in a small JSON file from which the network can be built again.
+"""A genotype: what an architecture search chose, in a small JSON file.
 
-genotype = Genotype.load("genotype.json")
-net = create_model(genotype.system, **genotype.model_arguments())
+    genotype = Genotype.load("genotype.json")
+    net = create_model(genotype.system, **genotype.model_arguments())
+
+builds the network again, with random weights.
 """
 
 import hashlib
@@ -127,13 +129,13 @@ class Genotype:
             system: which search space.
             rng: where the draws come from.
             candidates: operations to draw from; all nine of manas, the six of autoderain that are searched by default.
-            settings: what is not drawn, such as `width`.
+            settings: arguments that are not drawn, such as `width`.
         """
         if system not in SYSTEMS:
             raise unknown_name("system of a genotype", system, SYSTEMS)
         choices = SYSTEMS[system].complete(settings)
-        choices |= SYSTEMS[system].draw(rng, candidates, choices)
-        return cls(system, choices, search={"method": "random"})
+        drawn = SYSTEMS[system].draw(rng, candidates, choices)
+        return cls(system, choices | drawn | settings, search={"method": "random"})
 
 
 KINDS: dict[str, type] = {"width": int, "stem": bool, "blocks": Sequence, "cells": str, "operations": Sequence}
