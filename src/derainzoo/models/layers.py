@@ -26,16 +26,16 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return x.index_select(-1, mirror_indices(w, multiple, x.device))
 
 
-def crop(x: Tensor, height: int, width: int) -> Tensor:
+def crop(x: Tensor, h: int, w: int) -> Tensor:
     """Undo `pad_to_multiple`.
 
-    In export a slice would ask whether anything is cut at all, and the exported network would only take images that answer
-    as the example did (all multiples, or none): there the kept rows and columns are gathered instead.
+    A slice asks whether there is anything to cut, and the answer for the example image would hold for every image that an
+    exported program takes; an index does not ask.
     """
     if not torch.compiler.is_compiling():
-        return x[..., :height, :width]
-    x = x.index_select(-2, torch.arange(height, device=x.device))
-    return x.index_select(-1, torch.arange(width, device=x.device))
+        return x[..., :h, :w]
+    x = x.index_select(-2, torch.arange(h, device=x.device))
+    return x.index_select(-1, torch.arange(w, device=x.device))
 
 
 class LayerNorm2d(nn.Module):
