@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from derainzoo.errors import DerainzooError
+from derainzoo.losses.pixel import total_variation
+from derainzoo.losses.structure import similarity
 
 VERSIONS = 3
 """Light, medium and heavy rain over each background."""
@@ -39,24 +41,13 @@ def _gaussian(device: torch.device) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean SSIM of two batches of images in [0, 1], by channel; the window reaches over the border into zeros."""
+    """Mean SSIM of two batches of images in [0, 1], by channel; the window reaches over the border into zeros.
+
+    `structure.ssim` but for the last bits: here the two-dimensional window is rounded to float32, as it is in the recordings.
+    """
     channels = a.shape[1]
     window = _gaussian(a.device).to(a.dtype).expand(channels, 1, -1, -1)
-
-    def blur(x: Tensor) -> Tensor:
-        return F.conv2d(x, window, padding=5, groups=channels)
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    covariance = blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return (luminance * (2 * covariance + c2) / (var_a + var_b + c2)).mean()
-
-
-def total_variation(x: Tensor) -> Tensor:
-    """Twice the mean squared difference of vertical neighbours plus that of horizontal ones."""
-    return 2 * (x.diff(dim=-2).square().mean() + x.diff(dim=-1).square().mean())
+    return similarity(a, b, lambda x: F.conv2d(x, window, padding=5, groups=channels)).mean()
 
 
 def _check_rows(output: Tensor, backgrounds: int | None, versions: int) -> None:
