@@ -18,7 +18,7 @@ from derainzoo.metrics import measure
 from derainzoo.metrics.brisque import predict
 from derainzoo.metrics.color import matlab_grey
 from derainzoo.metrics.niqe import niqe
-from derainzoo.metrics.nss import moments, ratio_of_shape, scale_of_shape
+from derainzoo.metrics.nss import moments, normalise_contrast, ratio_of_shape, scale_of_shape
 from pictures import picture
 
 PICTURES = {
@@ -67,6 +67,13 @@ def test_flat_areas_are_flat() -> None:
     image = picture(1, 200, 300)
     image[:120, :130] = 255  # one of six blocks is flat; basicsr's float32 has no noise in it either
     assert measure("noref", image)["niqe_official"] == pytest.approx(12.026669786720914, rel=1e-5)
+
+
+def test_no_rounding_noise_in_flat_areas() -> None:
+    levels = torch.arange(256, dtype=torch.float64)
+    for scale in (1, 1 / 255):
+        for level in levels * scale:
+            assert normalise_contrast(level.expand(9, 9), constant=1, border="replicate").eq(0).all()
 
 
 def test_a_flat_picture_has_no_statistics() -> None:
