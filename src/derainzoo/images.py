@@ -1,0 +1,261 @@
+"""Pictures as arrays: `(H, W, 3)` RGB of `uint8` or `uint16`, whatever the file is, and PNG files from arrays.
+
+A file is what its content says, not what its name says: some data sets hold JPEG data in files named `.png`. PNG, JPEG, WebP
+and BMP are read. Grey is repeated over the three channels; palettes and CMYK are converted (CMYK by Pillow's formula); colour
+profiles are ignored, as in every published deraining measurement. An alpha channel that is opaque everywhere is dropped, any
+other is refused: what stands under transparent pixels is no picture.
+
+OpenCV decodes 8-bit RGB and grey, because it is faster and lets other threads run (JPEG is thus decoded by libjpeg-turbo with
+its accurate integer DCT), and 16-bit PNG, because Pillow has no 16-bit colour. Pillow reads the headers and decodes the rest.
+For PNG and lossless WebP the two agree to the bit. Both are imported by the first call that needs them.
+"""
+
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from derainzoo.errors import DerainzooError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.ImageFile import ImageFile
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+"""What counts as a picture when a folder is listed (lower case)."""
+
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused before they are decoded: a few kB of PNG can unpack to any size."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its picture before it is decoded."""
+
+    format: str
+    """`PNG`, `JPEG`, `WebP` or `BMP`."""
+    height: int
+    width: int
+    """Both as seen: after the EXIF orientation, where that is applied."""
+    bits: int
+    """Per channel: 8 or 16."""
+    lossy: bool
+    """JPEG, or WebP in its lossy mode: the pixels differ from those that were encoded."""
+
+
+# How to undo the eight values of EXIF's orientation tag: turn by k quarters counter-clockwise, then mirror left-right.
+_ORIENTATIONS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (-1, True), 6: (-1, False), 7: (1, True), 8: (1, False)}
+
+
+def read_image(path: str | Path, *, orient: bool = True, max_pixels: int = MAX_PIXELS) -> "np.ndarray":
+    """Decode one picture to `(H, W, 3)` RGB, `uint8` or `uint16`.
+
+    Args:
+        path: a PNG, JPEG, WebP or BMP file, under whatever name.
+        orient: turn it as its EXIF orientation says (cameras store portraits lying on their side).
+        max_pixels: refuse anything larger.
+    """
+    import numpy as np
+
+    path = Path(path)
+    with _opened(path) as (file, picture, kind):
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise DerainzooError(
+                f"{path}: {width} x {height} is {width * height / 1e6:.0f} megapixels, more than the limit of "
+                f"{max_pixels / 1e6:.0f}; raise max_pixels if you trust the file and have the memory"
+            )
+        try:
+            file.seek(0)
+            pixels = _decode(file.read(), picture, kind)
+        except _TransparentError:
+            raise DerainzooError(f"{path}: a picture with transparent pixels; flatten it onto a background first") from None
+        except Exception as error:  # see _opened
+            raise _damaged(path, kind, error) from error
+        if orient:
+            quarters, mirror = _ORIENTATIONS.get(_orientation(picture), (0, False))
+            pixels = np.rot90(pixels, quarters)
+            pixels = pixels[:, ::-1] if mirror else pixels
+    return np.ascontiguousarray(pixels)
+
+
+def read_header(path: str | Path, *, orient: bool = True) -> Header:
+    """Format, size, depth and lossiness, without decoding."""
+    with _opened(Path(path)) as (file, picture, kind):
+        width, height = picture.size
+        if orient and _orientation(picture) >= 5:
+            width, height = height, width
+        file.seek(0)
+        bits = _bits(file.read(32), kind)
+        return Header(kind, height, width, bits, kind == "JPEG" or (kind == "WebP" and _lossy_webp(file)))
+
+
+def image_size(path: str | Path, *, orient: bool = True) -> tuple[int, int]:
+    """Height and width, from the header alone."""
+    header = read_header(path, orient=orient)
+    return header.height, header.width
+
+
+def write_png(path: str | Path, image: "np.ndarray") -> None:
+    """Write `(H, W, 3)` RGB or `(H, W)` grey, `uint8` or `uint16`; the file is there completely or not at all."""
+    import cv2
+    import numpy as np
+
+    path = Path(path)
+    if image.dtype not in (np.uint8, np.uint16) or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ValueError(f"expected uint8 or uint16 of (H, W, 3) or (H, W), got {image.dtype} of {image.shape}")
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+    # not tempfile: that makes files which only their owner can read
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(encoded)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise DerainzooError(f"cannot write {path}: {error.strerror or error}; check the folder and the space left") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], "ImageFile", str]]:
+    """The open file, Pillow's view of its header, and its format; whatever goes wrong inside names the file."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise DerainzooError(f"no such picture: {path}") from None
+    except IsADirectoryError:
+        raise DerainzooError(f"expected a picture file, found a folder: {path}") from None
+    except OSError as error:
+        raise DerainzooError(f"cannot open {path}: {error.strerror or error}") from error
+    with file:
+        kind = _sniff(path, file.read(32))
+        file.seek(0)
+        try:
+            picture = _plugin(kind)(file)
+            frames = getattr(picture, "n_frames", 1)
+        except Exception as error:  # decoders meet arbitrary bytes here and raise nearly everything
+            raise _damaged(path, kind, error) from error
+        if frames > 1:
+            raise DerainzooError(f"{path}: an animated {kind} of {frames} frames; expected one picture, so extract its frames")
+        yield file, picture, kind
+
+
+def _sniff(path: Path, start: bytes) -> str:
+    """The format by the first bytes; if it is none of ours, an error that says what the file seems to be."""
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "WebP"
+    if start.startswith(b"BM"):
+        return "BMP"
+    if not start:
+        found = "it is empty (0 bytes); copy or download it again"
+    elif start.startswith(b"version https://git-lfs"):
+        found = "it is a Git LFS pointer; run `git lfs pull` where it comes from"
+    elif start.lstrip().startswith(b"<"):
+        found = "it is a web page or XML, as failed downloads leave behind; download it again"
+    else:
+        found = f"it begins with {start[:12]!r}; convert it to PNG"
+    raise DerainzooError(f"{path}: expected a PNG, JPEG, WebP or BMP picture, but {found}")
+
+
+def _plugin(kind: str) -> Any:
+    """Pillow's reader of one format, by itself.
+
+    `Image.open` would add a limit that is global to the process, and would show the preview and depth map that telephones
+    append to a JPEG as further frames.
+    """
+    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+    return {
+        "PNG": PngImagePlugin.PngImageFile,
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "WebP": WebPImagePlugin.WebPImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+    }[kind]
+
+
+def _damaged(path: Path, kind: str, reason: object) -> DerainzooError:
+    return DerainzooError(f"{path}: damaged {kind} picture ({reason}); copy or download it again")
+
+
+def _orientation(picture: "ImageFile") -> int:
+    from PIL import ExifTags, Image
+
+    # picture.getexif() would decode a whole PNG in search of metadata behind the pixels
+    block = picture.info.get("exif")
+    if not block:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # metadata that cannot be read turns no picture
+        return 1
+
+
+def _bits(start: bytes, kind: str) -> int:
+    return 16 if kind == "PNG" and start[24] == 16 else 8
+
+
+def _lossy_webp(file: IO[bytes]) -> bool:
+    """Walk the chunks to the one that holds the pixels, which is called VP8 or VP8L (lossless)."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", head)
+        if name in (b"VP8 ", b"VP8L"):
+            return bool(name == b"VP8 ")
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return True
+
+
+def _is_whole(data: bytes, kind: str) -> bool:
+    """Whether the file ends as its format says. OpenCV fills what a cut file lacks, older releases without a word."""
+    if kind == "PNG":
+        return data.rfind(b"IEND\xaeB`\x82") > 0  # the last chunk is always these bytes
+    if kind == "JPEG":
+        return data.endswith(b"\xff\xd9")
+    return kind == "WebP" and int.from_bytes(data[4:8], "little") + 8 == len(data)
+
+
+class _TransparentError(Exception):
+    pass
+
+
+def _decode(data: bytes, picture: "ImageFile", kind: str) -> "np.ndarray":
+    """OpenCV where it gives the exact picture, else (or if it refuses) Pillow, which also knows the reason."""
+    import cv2
+    import numpy as np
+
+    deep = _bits(data, kind) == 16
+    clear = "transparency" in picture.info  # one colour or palette entry
+    if _is_whole(data, kind) and (deep or (picture.mode in ("RGB", "L") and not clear)):
+        flags = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if pixels is not None and pixels.ndim == 2:
+            return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+        if pixels is not None and pixels.shape[2] == 3:
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        if pixels is not None:
+            return _without_alpha(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+    if deep:
+        picture.load()  # Pillow would keep 8 of the 16 bits; it is asked only for what is wrong
+        raise ValueError("its data cannot be decoded")
+    if clear or picture.mode in ("RGBA", "LA", "PA"):
+        return _without_alpha(np.asarray(picture.convert("RGBA")))
+    return np.array(picture.convert("RGB"))
+
+
+def _without_alpha(pixels: "np.ndarray") -> "np.ndarray":
+    if (pixels[..., 3] != (255 if pixels.itemsize == 1 else 65535)).any():
+        raise _TransparentError
+    return pixels[..., :3]
