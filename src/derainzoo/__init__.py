@@ -10,6 +10,10 @@ Importing this module is cheap: torch and everything heavier are imported by the
 
 from typing import TYPE_CHECKING, Any
 
+from derainzoo._compat import prepare_imports
+
+prepare_imports()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -116,7 +116,7 @@ def value_of_flag(word: str) -> str:
 
 
 def canonical(arguments: Sequence[str]) -> list[str]:
-    """`predict a.jpg -o dry --overwrite` -> `task=predict input=[a.jpg] output=dry overwrite=true`; overrides stay as they are."""
+    """`predict a.jpg -o dry --overwrite` -> `task=predict input=[a.jpg] output=dry overwrite=true`; overrides stay."""
     if not arguments:
         return []
     rest = list(arguments)

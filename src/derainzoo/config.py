@@ -24,8 +24,27 @@ from derainzoo.errors import DerainzooError, closest, unknown_name
 from derainzoo.files import config_dir
 from derainzoo.models.registry import list_models, model_info
 
-# keys that may differ between two runs that continue one another or count as the same job of a sweep
-_INCIDENTAL = {"paths", "resume", "logger", "callbacks", "name"}
+# what may differ between two runs that continue one another or count as the same job of a sweep
+_INCIDENTAL = (
+    "paths",
+    "name",
+    "resume",
+    "logger",
+    "callbacks.checkpoint_every",
+    "callbacks.pictures",
+    "callbacks.progress",
+    "data.cache",
+    "data.num_workers",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.accumulate_grad_batches",
+    "trainer.log_every_n_steps",
+    "trainer.max_time",
+    "trainer.deterministic",
+    "trainer.benchmark",
+)
 
 
 def register() -> None:
@@ -45,8 +64,14 @@ def job_folder(overrides: str) -> str:
 
 def fingerprint(cfg: DictConfig) -> str:
     """A short hash of everything that decides a run's result."""
-    plain = {str(k): v for k, v in OmegaConf.to_container(cfg, resolve=False).items() if k not in _INCIDENTAL}  # type: ignore[union-attr]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    for path in _INCIDENTAL:
+        *parents, last = path.split(".")
+        node = plain
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(last, None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check(words: Sequence[str]) -> None:
@@ -123,7 +148,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     if not isinstance(node, DictConfig):
         return
     for key in node:
-        path = f"{prefix}{key}"
+        path = f"{prefix}{key!s}"
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
             yield from _leaves(child, path + ".")
@@ -142,7 +167,7 @@ def _check_kinds(cfg: DictConfig, overrides: list[str]) -> None:
         values.append(override.key_or_group) if is_value else groups.append(text)
     if not values:
         return
-    defaults = compose("config", overrides=[g for g in groups])
+    defaults = compose("config", overrides=groups)
     for key in values:
         default = OmegaConf.select(defaults, key, throw_on_resolution_failure=False)  # None where a value is mandatory
         found = OmegaConf.select(cfg, key)
@@ -157,7 +182,7 @@ def _mismatch(default: Any, found: Any) -> str | None:
     if isinstance(default, bool):
         return None if isinstance(found, bool) else "true or false"
     if isinstance(default, int):
-        return None if isinstance(found, int) and not isinstance(found, bool) or found == "auto" else "a whole number"
+        return None if (isinstance(found, int) and not isinstance(found, bool)) or found == "auto" else "a whole number"
     if isinstance(default, float):
         return None if isinstance(found, int | float) and not isinstance(found, bool) else "a number"
     if isinstance(default, str):
@@ -178,7 +203,7 @@ def check_sense(cfg: DictConfig) -> None:
 
 
 def check_batch(batch_size: int, devices: Any, nodes: int, accumulate: int) -> int:
-    """The batch of one device and one accumulation step; the configured one is global, so that a run means the same anywhere."""
+    """The batch of one device and accumulation step. The configured one is global, so that a run means the same anywhere."""
     if isinstance(devices, str) and devices.isdigit():
         devices = int(devices)
     count = len(devices) if isinstance(devices, list | ListConfig) else devices

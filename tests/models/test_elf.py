@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden import GOLDEN, fill, read_shapes
 from torch.utils.flop_counter import FlopCounterMode
 
 from derainzoo.losses.weighted import WeightedLoss
 from derainzoo.models.elf import OFFICIAL, column_major_shuffle
 from derainzoo.models.registry import create_model
+from golden import GOLDEN, fill, read_shapes
 
 # published file -> our name
 VARIANTS = {"elf3": "elf", "elf_lw": "elf_lw", "elf_head": "elf_head"}

@@ -14,15 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-from derainzoo._compat import ensure_torchvision_importable
 from derainzoo.errors import DerainzooError
 from derainzoo.metrics.measuring import float64_device
 from derainzoo.metrics.protocol import get_protocol, measure_each, metric_names
-
-ensure_torchvision_importable()
-from torchmetrics import Metric  # noqa: E402
-from torchmetrics.utilities import dim_zero_cat  # noqa: E402
 
 Row = dict[str, str | float]
 

@@ -1,0 +1,1 @@
+"""Lightning modules, callbacks, optimisers, and the tasks that train and evaluate."""

@@ -1,0 +1,120 @@
+"""What happens beside the loop: checkpoints, pictures, speed, warnings, progress."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from derainzoo.data.batch import Batch
+from derainzoo.images import write_png
+
+log = logging.getLogger(__name__)
+
+
+def make_callbacks(cfg: DictConfig, monitor: str) -> list[Callback]:
+    """The callbacks of a training run, as `conf/callbacks` describes them."""
+    settings, folder = cfg.callbacks, Path(cfg.paths.output)
+    checkpoints = folder / "checkpoints"
+    callbacks: list[Callback] = [
+        # the best by validation, and the newest, which a killed run goes on from; Lightning renames finished files into place
+        ModelCheckpoint(checkpoints, filename="best", monitor=monitor, mode="max", enable_version_counter=False),
+        ModelCheckpoint(
+            checkpoints,
+            filename="last",
+            every_n_train_steps=settings.checkpoint_every,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+        LearningRateMonitor("step"),
+        Throughput(),
+    ]
+    if settings.ema:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+    if settings.pictures:
+        callbacks.append(PicturePanels(folder / "pictures", settings.pictures))
+    if settings.progress:
+        callbacks.append(RichProgressBar(theme=RichProgressBarTheme(metrics_format=".4g"), leave=True))
+    return callbacks
+
+
+class Throughput(Callback):
+    """Rainy images a second, of all processes together, since the last log; validation does not count."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds, self.began = 0, 0.0, 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Batch, index: int) -> None:
+        self.began = self.began or time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        self.images += sum(len(b.input) for b in (batch.values() if isinstance(batch, dict) else [batch]))
+        self.seconds += now - self.began
+        self.began = now
+        if trainer.fit_loop.epoch_loop._should_accumulate() or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        module.log("train/images_per_s", self.images * trainer.world_size / self.seconds, prog_bar=True)
+        self.images, self.seconds = 0, 0.0
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.began = 0.0
+
+
+def panel(rainy: Tensor, output: Tensor, clean: Tensor, gain: float = 4.0) -> Tensor:
+    """Rainy, restored, clean and the error (times `gain`) side by side: float (3, H, W) each -> uint8 (3, H, 4 W)."""
+    parts = [rainy, output.clamp(0, 1), clean, ((output - clean).abs() * gain).clamp(0, 1)]
+    return (torch.cat([p.float() for p in parts], -1) * 255).round().byte().cpu()
+
+
+class PicturePanels(Callback):
+    """The first validation images at every validation: as files, and in the loggers that take pictures."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+        self.panels: dict[str, Tensor] = {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        for i, name in enumerate(batch.names):
+            if len(self.panels) < self.count:
+                self.panels[name] = panel(batch.input[i * batch.versions], outputs[i * batch.versions], batch.target[i])
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step = trainer.global_step
+        for name, picture in self.panels.items():
+            file = self.folder / f"step-{step:07d}" / f"{Path(name).as_posix().replace('/', '_')}.png"
+            write_png(file, picture.permute(1, 2, 0).numpy())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                images = [p.permute(1, 2, 0).numpy() for p in self.panels.values()]
+                captions = [f"{name}: rainy | restored | clean | error x4" for name in self.panels]
+                logger.log_image("val/pictures", images=images, caption=captions, step=step)
+            elif isinstance(logger, TensorBoardLogger):
+                for name, picture in self.panels.items():
+                    logger.experiment.add_image(f"val/{name}", picture, step)
+        self.panels.clear()

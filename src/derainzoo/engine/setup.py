@@ -1,0 +1,138 @@
+"""From the composed configuration to data module, network module and trainer: what training, evaluation and search share."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+
+from derainzoo.config import check_batch, fingerprint
+from derainzoo.data.datamodule import DerainDataModule
+from derainzoo.engine.restorer import Restorer
+from derainzoo.errors import DerainzooError
+
+log = logging.getLogger(__name__)
+
+# keys of conf/trainer that are ours, not Lightning's
+_OURS = {"max_steps", "max_epochs", "val_every"}
+
+
+def plain(node: Any) -> Any:
+    """A part of the configuration as dictionaries and lists, as checkpoints keep it."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def make_data(cfg: DictConfig, steps: int = 1, halves: bool = False) -> DerainDataModule:
+    """The data module of a run."""
+    return DerainDataModule(
+        **plain(cfg.data),
+        data_dir=cfg.paths.data,
+        seed=cfg.seed,
+        steps=steps,
+        accumulate=cfg.trainer.accumulate_grad_batches,
+        halves=halves,
+    )
+
+
+def count_steps(cfg: DictConfig, data: DerainDataModule) -> int:
+    """Optimiser steps of the run: `max_steps`, or `max_epochs` passes over the training set."""
+    if cfg.trainer.max_epochs is None:
+        return int(cfg.trainer.max_steps)
+    scenes = len({p.background for p in data.train_pairs}) if data.versions > 1 else len(data.train_pairs)
+    return int(cfg.trainer.max_epochs) * math.ceil(scenes / data.stages[0].batch)
+
+
+def make_restorer(cfg: DictConfig) -> Restorer:
+    """The network module of a run."""
+    arguments = {k: v for k, v in plain(cfg.model).items() if k != "name"}
+    module = Restorer(
+        model={"name": cfg.model.name, "arguments": arguments},
+        loss=plain(cfg.loss.terms),
+        optim=plain(cfg.optim),
+        scheduler=plain(cfg.scheduler),
+        protocols=plain(cfg.protocol.names),
+        channels_last=cfg.channels_last,
+    )
+    return module
+
+
+def make_trainer(cfg: DictConfig, steps: int, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
+    """Lightning's trainer. The run is one long epoch: restoration is trained, scheduled and validated by steps."""
+    settings = {k: v for k, v in plain(cfg.trainer).items() if k not in _OURS}
+    every = min(cfg.trainer.val_every, steps)
+    if steps % every:
+        log.warning(
+            "the last %d of %d steps come after the last validation (trainer.val_every=%d)", steps % every, steps, every
+        )
+    trainer = pl.Trainer(
+        **settings,
+        max_steps=steps,
+        max_epochs=-1,
+        val_check_interval=every * cfg.trainer.accumulate_grad_batches,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=cfg.paths.output,
+        callbacks=callbacks,
+        logger=loggers,
+        enable_progress_bar=cfg.callbacks.progress,
+        enable_model_summary=False,
+    )
+    for stage in cfg.data.progressive or [{"batch": cfg.data.batch_size}]:
+        check_batch(stage["batch"], trainer.num_devices, trainer.num_nodes, cfg.trainer.accumulate_grad_batches)
+    return trainer
+
+
+def find_resume(cfg: DictConfig) -> Path | None:
+    """The checkpoint to go on from: a file, or for `auto` the newest of this folder or of an unfinished run like this one."""
+    if cfg.resume is None:
+        return None
+    if cfg.resume != "auto":
+        path = Path(cfg.resume)
+        if path.is_dir():
+            path = path / "checkpoints" / "last.ckpt"
+        if not path.is_file():
+            raise DerainzooError(
+                f"resume={cfg.resume}: there is no checkpoint at {path}; give a .ckpt file, a run's folder, or auto"
+            )
+        return path
+    own = Path(cfg.paths.output)
+    for folder in [own, *sorted(own.parent.iterdir(), reverse=True)]:
+        last = folder / "checkpoints" / "last.ckpt"
+        if not last.exists() or (folder / "result.json").exists():
+            continue
+        config = folder / ".hydra" / "config.yaml"
+        if folder == own or (config.exists() and fingerprint(OmegaConf.load(config)) == fingerprint(cfg)):  # type: ignore[arg-type]
+            log.info("going on from %s", last)
+            return last
+        log.info("not continued, other settings: %s", folder)
+    log.info("nothing to go on from: a new run")
+    return None
+
+
+def load_start(module: Restorer, weights: str | None) -> None:
+    """Start from a file's weights instead of random ones; the file must hold this very network."""
+    if weights is None:
+        return
+    from derainzoo.models.checkpoints import load_model
+
+    loaded = load_model(weights)
+    missing = module.net.load_state_dict(loaded.state_dict(), strict=False)
+    if missing.missing_keys or missing.unexpected_keys:
+        raise DerainzooError(
+            f"{weights} holds another network than model={module.hparams['model']['name']}: "
+            f"{len(missing.missing_keys)} tensors missing, {len(missing.unexpected_keys)} unknown, "
+            f"first {[*missing.missing_keys, *missing.unexpected_keys][0]}"
+        )
+
+
+def compile_network(module: Restorer, wanted: bool) -> None:
+    """torch.compile in place: names in checkpoints stay as they are."""
+    if wanted:
+        module.net.compile()
+        torch.set_float32_matmul_precision("high")
