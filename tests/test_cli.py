@@ -68,7 +68,7 @@ def test_any_word_survives_quoting(word):
         (["model.dim=wide"], "model.dim must be a whole number such as 32"),
         (["trainer.max_steps=1.5"], "trainer.max_steps must be a whole number"),
         (["trainer.benchmark=3"], "trainer.benchmark must be true or false"),
-        (["trainer.devices=3"], "Use 15 or 18"),
+        (["trainer.devices=3"], "Use 6 or 9"),
         (["model={a"], "cannot read 'model={a'"),
     ],
 )
