@@ -257,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
         config.register()
         if "LOCAL_RANK" not in os.environ:  # further processes of one run were checked with the first
             config.check(words)
+            words += config.continued(words)
     except DerainzooError as error:
         fail(str(error))
     import hydra

@@ -7,6 +7,7 @@ defaults (the yaml files are the only schema), and the contradictions that a run
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from derainzoo.errors import DerainzooError, closest, unknown_name
@@ -87,6 +88,29 @@ def check(words: Sequence[str]) -> None:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         for job in _jobs(parsed):
             _check_job(job)
+
+
+def continued(words: Sequence[str]) -> list[str]:
+    """For `resume=auto`: the words that make Hydra use the folder of the newest unfinished run of these settings.
+
+    A run goes on in its own folder, because that is where its best checkpoint so far, its logs and its pictures are.
+    """
+    overrides = [w for w in words if not w.startswith("-")]
+    if "resume=auto" not in words or len(overrides) < len(words) or any(w.startswith("hydra.run.dir=") for w in words):
+        return []
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = compose("config", overrides=overrides, return_hydra_config=True)
+    runs = Path(cfg.hydra.run.dir).parent
+    with open_dict(cfg):
+        cfg.pop("hydra")
+    for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []:
+        config = folder / ".hydra" / "config.yaml"
+        if (folder / "checkpoints" / "last.ckpt").exists() and config.exists() and not (folder / "result.json").exists():
+            if fingerprint(OmegaConf.load(config)) == fingerprint(cfg):  # type: ignore[arg-type]
+                return [f"hydra.run.dir='{folder}'"]
+            print(f"not continued, other settings: {folder}", file=sys.stderr)
+    return []
 
 
 def _jobs(overrides: list[Override]) -> Iterator[list[str]]:

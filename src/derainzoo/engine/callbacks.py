@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import (
     Callback,
+    Checkpoint,
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
@@ -32,13 +33,7 @@ def make_callbacks(cfg: DictConfig, monitor: str) -> list[Callback]:
     callbacks: list[Callback] = [
         # the best by validation, and the newest, which a killed run goes on from; Lightning renames finished files into place
         ModelCheckpoint(checkpoints, filename="best", monitor=monitor, mode="max", enable_version_counter=False),
-        ModelCheckpoint(
-            checkpoints,
-            filename="last",
-            every_n_train_steps=settings.checkpoint_every,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
+        LastCheckpoint(checkpoints / "last.ckpt", settings.checkpoint_every),
         LearningRateMonitor("step"),
         Throughput(),
     ]
@@ -49,6 +44,27 @@ def make_callbacks(cfg: DictConfig, monitor: str) -> list[Callback]:
     if settings.progress:
         callbacks.append(RichProgressBar(theme=RichProgressBarTheme(metrics_format=".4g"), leave=True))
     return callbacks
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `last.ckpt` every so many steps and at the end of the run."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every, self.written = path, every, -1
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step not in (0, self.written):  # the first micro-batch of the next step ends at the same one
+            self.written = trainer.global_step
+            trainer.save_checkpoint(self.path)
 
 
 class Throughput(Callback):

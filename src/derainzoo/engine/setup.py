@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from derainzoo.config import check_batch, fingerprint
+from derainzoo.config import check_batch
 from derainzoo.data.datamodule import DerainDataModule
 from derainzoo.engine.restorer import Restorer
 from derainzoo.errors import DerainzooError
@@ -89,30 +89,19 @@ def make_trainer(cfg: DictConfig, steps: int, callbacks: list[Callback], loggers
 
 
 def find_resume(cfg: DictConfig) -> Path | None:
-    """The checkpoint to go on from: a file, or for `auto` the newest of this folder or of an unfinished run like this one."""
+    """The checkpoint to go on from: a file, a run's folder, or for `auto` this folder's newest (see `config.continued`)."""
     if cfg.resume is None:
         return None
-    if cfg.resume != "auto":
-        path = Path(cfg.resume)
-        if path.is_dir():
-            path = path / "checkpoints" / "last.ckpt"
-        if not path.is_file():
-            raise DerainzooError(
-                f"resume={cfg.resume}: there is no checkpoint at {path}; give a .ckpt file, a run's folder, or auto"
-            )
+    path = Path(cfg.paths.output if cfg.resume == "auto" else cfg.resume)
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if path.is_file():
+        log.info("going on from %s", path)
         return path
-    own = Path(cfg.paths.output)
-    for folder in [own, *sorted(own.parent.iterdir(), reverse=True)]:
-        last = folder / "checkpoints" / "last.ckpt"
-        if not last.exists() or (folder / "result.json").exists():
-            continue
-        config = folder / ".hydra" / "config.yaml"
-        if folder == own or (config.exists() and fingerprint(OmegaConf.load(config)) == fingerprint(cfg)):  # type: ignore[arg-type]
-            log.info("going on from %s", last)
-            return last
-        log.info("not continued, other settings: %s", folder)
-    log.info("nothing to go on from: a new run")
-    return None
+    if cfg.resume == "auto":
+        log.info("there is no unfinished run with these settings to go on from: a new one begins")
+        return None
+    raise DerainzooError(f"resume={cfg.resume}: there is no checkpoint at {path}; give a .ckpt file, a run's folder, or auto")
 
 
 def load_start(module: Restorer, weights: str | None) -> None:
