@@ -27,7 +27,7 @@ def test_tasks_are_words():
     assert cli.canonical(["model=elf", "trainer.devices=4"]) == ["model=elf", "trainer.devices=4"]
     assert cli.canonical(["data", "verify", "rain200h"]) == ["task=data", "action=verify", "data=rain200h"]
     assert cli.canonical(["-m", "model=elf,elf_lw"]) == ["-m", "model=elf,elf_lw"]
-    assert cli.canonical(["train", "--cfg", "job", "seed=1"]) == ["task=train", "--cfg", "job", "seed=1"]
+    assert cli.canonical(["train", "--cfg", "job", "seed=1"]) == ["--cfg", "job", "task=train", "seed=1"]
 
 
 def test_predict_reads_like_any_command():

@@ -120,6 +120,7 @@ def canonical(arguments: Sequence[str]) -> list[str]:
     if not arguments:
         return []
     rest = list(arguments)
+    flags: list[str] = []  # Hydra wants its own before all overrides
     out: list[str] = []
     name = "train"
     if re.fullmatch(r"[A-Za-z_]\w*", rest[0]):
@@ -131,11 +132,11 @@ def canonical(arguments: Sequence[str]) -> list[str]:
     while rest:
         word = rest.pop(0)
         if word in _HYDRA_FLAGS:
-            out.append(word)
+            flags.append(word)
         elif word.split("=")[0] in _HYDRA_VALUES:
-            out.append(word)
+            flags.append(word)
             if "=" not in word:
-                out += rest[:1]
+                flags += rest[:1]
                 rest = rest[1:]
         elif word.startswith("--") or word in _SHORT:
             key, _, value = (_SHORT.get(word) or word[2:].replace("-", "_")).partition("=")
@@ -151,7 +152,7 @@ def canonical(arguments: Sequence[str]) -> list[str]:
             out.append(word)
         else:
             words.append(word)
-    return out + _fill(name, task, words)
+    return flags + out + _fill(name, task, words)
 
 
 def _fill(name: str, task: Task, words: list[str]) -> list[str]:

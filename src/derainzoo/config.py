@@ -63,6 +63,11 @@ def job_folder(overrides: str) -> str:
     return name if len(name) <= 120 else f"{name[:100]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
+def plain(node: Any) -> Any:
+    """A part of the configuration as dictionaries and lists, as checkpoints keep it."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
 def fingerprint(cfg: DictConfig) -> str:
     """A short hash of everything that decides a run's result."""
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -144,7 +149,11 @@ def _check_job(overrides: list[str]) -> None:
 
 def _missing_option(error: MissingConfigException) -> DerainzooError:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
-    return unknown_name(group, option, error.options or [], f"See conf/{group}/.") if group else DerainzooError(str(error))
+    return (
+        unknown_name(group, option, set(error.options or []) - {"base"}, f"See conf/{group}/.")
+        if group
+        else DerainzooError(str(error))
+    )
 
 
 def _bad_key(error: ConfigCompositionException, overrides: list[str]) -> DerainzooError:
@@ -222,8 +231,21 @@ def _show(value: Any) -> str:
 
 def check_sense(cfg: DictConfig) -> None:
     """Contradictions between settings that are each fine alone."""
+    if cfg.task in {"train", "search", "evaluate"}:
+        check_data(cfg.data, cfg.paths.data)
     if cfg.task in {"train", "search"}:
         check_batch(cfg.data.batch_size, cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.accumulate_grad_batches)
+
+
+def check_data(data: DictConfig, data_dir: str) -> None:
+    """Whether the set is where it is said to be; what exactly lies there is looked at when the run starts."""
+    from derainzoo.data.catalog import find, find_root
+
+    if data.root is not None:
+        if not Path(data.root).expanduser().is_dir():
+            raise DerainzooError(f"data.root={data.root}: there is no such folder")
+    elif data.name != "synthetic" and find_root(data.name, data_dir) is None:
+        find(data.name, data.train, data_dir)  # says what was looked for, what was found, and where the set comes from
 
 
 def check_batch(batch_size: int, devices: Any, nodes: int, accumulate: int) -> int:

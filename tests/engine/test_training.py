@@ -1,18 +1,14 @@
 """Training through the real command: exact resuming, killing, broken losses, results."""
 
 import csv
-import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
 from derainzoo import config

@@ -99,7 +99,7 @@ def find_pairs(dataset: str, split: str, root: str | Path, *, files: Files | Non
     problems = unpaired(best)
     where = f"{dataset} ({split}) in {best.folder}, layout '{best.layout.title}'"
     if problems and strict:
-        raise DerainzooError(f"{where}: {'; '.join(problems)}. Complete the copy, or pass strict=False to go without them")
+        raise DerainzooError(f"{where}: {'; '.join(problems)}. Complete the copy, or go without them by data.strict=false")
     for text in (*problems, *found.notes):
         log.warning("%s: %s", where, text)
     return list(best.pairs)
@@ -178,7 +178,8 @@ def _not_found(info: Dataset, split: str, root: Path, layouts: Sequence[Layout],
     lines.append(f"  found: {_contents(root, tree)}")
     if info.sources:
         lines.append(f"  the set comes from: {'; '.join(info.sources)}")
-    lines.append("  if the copy lies differently, say how, e.g. rainy='wet/{name}.png' clean='dry/{name}.png'")
+    lines.append("  say where it is by data.root=FOLDER, or paths.data=FOLDER (or DERAINZOO_DATA) for one that holds all sets")
+    lines.append("  if the copy lies differently, say how: data.files.rainy='wet/{name}.png' data.files.clean='dry/{name}.png'")
     return DerainzooError("\n".join(lines))
 
 

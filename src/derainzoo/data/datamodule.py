@@ -1,24 +1,30 @@
 """One data module for every set, every task and every network."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
+from derainzoo.config import plain
 from derainzoo.data.batch import Sample, collate, to_float
-from derainzoo.data.catalog import find_pairs, find_root, split_by_background, two_halves
+from derainzoo.data.catalog import dataset_info, find_pairs, find_root, split_by_background, two_halves
 from derainzoo.data.layouts import Files, Pair
 from derainzoo.data.pairs import PairSource, RainSource, Source, TrainSet, WholeSet
 from derainzoo.data.rain import RainSynthesiser
 from derainzoo.data.schedule import ShareSampler, StepSampler, make_stages
-from derainzoo.data.stores import CacheStore, FileStore, MemoryStore, Store
+from derainzoo.data.stores import CacheStore, FileStore, MemoryStore, Store, known_scenes
 from derainzoo.data.synthetic import clean_pictures, embedded_backgrounds
 from derainzoo.data.transforms import JointGeometry
 from derainzoo.errors import DerainzooError
+
+log = logging.getLogger(__name__)
 
 
 class StepLoader(DataLoader[Sample]):
@@ -44,6 +50,7 @@ class DerainDataModule(pl.LightningDataModule):
             for synthetic rain takes the photographs that ship with the package.
         data_dir: folder that holds many sets.
         files: patterns of the user's own layout, arguments of `layouts.Files`.
+        strict: pictures without a partner are an error.
         train, val: splits; `val=None` holds images out of the training split.
         test: splits of this set, or `set/split` of others.
         val_images: how many validation images, of at most a fifth of the scenes.
@@ -67,6 +74,7 @@ class DerainDataModule(pl.LightningDataModule):
         root: str | None = None,
         data_dir: str = "data",
         files: Mapping[str, Any] | None = None,
+        strict: bool = True,
         train: str = "train",
         val: str | None = None,
         test: Sequence[str] = ("test",),
@@ -88,6 +96,7 @@ class DerainDataModule(pl.LightningDataModule):
         self.set_name, self.versions, self.seed, self.halves = name, versions, seed, halves
         self.root, self.data_dir = Path(root) if root else None, Path(data_dir)
         self.files = Files(**files) if files and files.get("rainy") else None
+        self.strict = strict
         self.train_split, self.val_split, self.test_splits, self.val_images = train, val, list(test), val_images
         self.stages = make_stages(patch_size, batch_size, progressive)
         self.geometry = JointGeometry(augment) if augment else None
@@ -111,13 +120,26 @@ class DerainDataModule(pl.LightningDataModule):
         if stage in (None, "fit", "validate") and not self.train_pairs:
             self._setup_training()
         if stage in (None, "test") and not self.tests:
-            self.tests = dict(map(self._test_set, self.test_splits))
+            try:
+                self.tests = dict(map(self._test_set, self.test_splits))
+            except DerainzooError:
+                if self.set_name != "folder" or self.test_splits != ["test"]:
+                    raise
+                log.info("%s has no test split: nothing is tested", self.root)
+
+    def choose_tests(self, split: str) -> None:
+        """Test on `test` (the configured sets), `val` (the images held out of the training split), or any split."""
+        if split == "val":
+            self.setup("fit")
+            self.tests = {f"{self.set_name}-val": self._source(self.val_pairs, versions=1, fixed=True)}
+        elif split != "test":
+            self.test_splits = [split]
 
     def _setup_training(self) -> None:
         if self.set_name == "synthetic":
             self.train_pairs, self.val_pairs = self._pictures("train"), self._pictures("val")
             return
-        pairs = self._pairs(self.set_name, self.train_split)
+        pairs = self._with_scenes(self._training_pairs())
         if self.val_split:
             self.train_pairs, self.val_pairs = pairs, self._pairs(self.set_name, self.val_split)
         else:
@@ -128,6 +150,28 @@ class DerainDataModule(pl.LightningDataModule):
                 )
             self.train_pairs, held_out = split_by_background(pairs, max(1, min(self.val_images, scenes // 5)), self.seed)
             self.val_pairs = held_out[:: max(1, len(held_out) // self.val_images)][: self.val_images]
+
+    def _training_pairs(self) -> list[Pair]:
+        try:
+            return self._pairs(self.set_name, self.train_split)
+        except DerainzooError:
+            if self.set_name != "folder" or self.train_split != "train":
+                raise
+            return self._pairs("folder", "all")  # a user's own folder need not be divided
+
+    def _with_scenes(self, pairs: list[Pair]) -> list[Pair]:
+        """Scenes as `derainzoo data prepare` saw them, where the names of a set's files do not tell."""
+        if not dataset_info(self.set_name).hidden_scenes:
+            return pairs
+        scenes = known_scenes(self.cache)
+        if not scenes:
+            log.warning(
+                "%s holds several pictures of one scene under different names: training and validation may share scenes; "
+                "`derainzoo data prepare data=%s` looks at them",
+                self.set_name,
+                self.set_name,
+            )
+        return [replace(p, background=scenes.get(p.name, p.background)) for p in pairs]
 
     def _test_set(self, split: str) -> tuple[str, Source]:
         if self.set_name == "synthetic" and split == "test":
@@ -148,7 +192,7 @@ class DerainDataModule(pl.LightningDataModule):
     def _pairs(self, name: str, split: str) -> list[Pair]:
         own = name == self.set_name
         root = self.root if own and self.root else find_root(name, self.data_dir)
-        return find_pairs(name, split, root or self.data_dir, files=self.files if own else None)
+        return find_pairs(name, split, root or self.data_dir, files=self.files if own else None, strict=self.strict)
 
     def files_to_prepare(self) -> tuple[list[Path], Path]:
         """Every file of training and validation, and the folder that their names in a cache are relative to."""
@@ -229,6 +273,18 @@ class DerainDataModule(pl.LightningDataModule):
         if isinstance(batch, dict):
             return {k: self.on_after_batch_transfer(b, dataloader_idx) for k, b in batch.items()}
         return batch._replace(input=to_float(batch.input), target=to_float(batch.target))
+
+
+def make_data(cfg: DictConfig, steps: int = 1, halves: bool = False) -> DerainDataModule:
+    """The data module of a run's configuration."""
+    return DerainDataModule(
+        **plain(cfg.data),
+        data_dir=cfg.paths.data,
+        seed=cfg.seed,
+        steps=steps,
+        accumulate=cfg.trainer.accumulate_grad_batches,
+        halves=halves,
+    )
 
 
 def _one_thread(worker: int) -> None:

@@ -47,6 +47,8 @@ class Dataset:
     licence: str = "see its page"
     lossy: bool = False
     """Published as JPEG, ground truth included."""
+    hidden_scenes: bool = False
+    """Several pictures show one scene and their names do not tell: only looking at them does (`data prepare`)."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -120,6 +122,7 @@ def _first_release(letter: str, train: Split, input_psnr: float, *notes: str) ->
         ),
         folders=(f"Rain100{letter}", f"RainTrain{letter}"),
         licence="none stated",
+        hidden_scenes=letter == "H",
         notes=("481x321 or 321x481 pixels. Rain13K's test set of this name is cropped to 480x320: see rain13k.", *notes),
     )
 
@@ -152,6 +155,7 @@ def _second_release(letter: str, word: str, input_psnr: float | None) -> Dataset
         ),
         folders=(f"Rain200{letter}", *folders["train"], *folders["test"]),
         licence="none stated",
+        hidden_scenes=True,
         notes=("All pictures are 481x321: portraits are stored lying on their side.",),
     )
 
@@ -209,6 +213,7 @@ _RAIN800 = Dataset(
     ),
     folders=("Rain800", "ID-CGAN"),
     licence="none stated",
+    hidden_scenes=True,
     lossy=True,
     notes=("JPEG of many sizes, clean half left, rainy half right.",),
 )
@@ -326,6 +331,7 @@ _RAIN13K = Dataset(
     ),
     folders=("Rain13K", "Synthetic_Rain_Datasets", "Test100", "Test1200", "Test2800"),
     licence="none stated",
+    hidden_scenes=True,
     lossy=True,
     notes=(
         "For training: 800 scenes x 14 of Rain14000, 1800 pictures of Rain1800, 700 of Rain800, all 12 of Rain12; the names do "
@@ -639,7 +645,6 @@ _GOPRO = Dataset(
         _each("two folders a split", "hint", "SPLIT"),
     ),
     folders=("GoPro", "GOPRO_Large"),
-    licence="CC BY 4.0",
 )
 
 _HIDE = Dataset(

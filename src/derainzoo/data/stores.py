@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -129,6 +129,17 @@ class CacheStore:
 
 def _key(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
+
+
+def known_scenes(folder: Path | None) -> dict[str, str]:
+    """Pair -> scene, as `remember_scenes` left it in a cache; empty if it did not."""
+    file = None if folder is None else folder / "scenes.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
+
+
+def remember_scenes(folder: Path, scenes: Mapping[str, str]) -> None:
+    """Keep which pairs show one scene beside the pixels."""
+    write_text(folder / "scenes.json", json.dumps(scenes))
 
 
 def prepare(paths: Sequence[Path], root: Path, folder: Path) -> Iterator[tuple[int, int]]:

@@ -98,6 +98,27 @@ def panel(rainy: Tensor, output: Tensor, clean: Tensor, gain: float = 4.0) -> Te
     return (torch.cat([p.float() for p in parts], -1) * 255).round().byte().cpu()
 
 
+class SavePictures(Callback):
+    """Keeps what the network makes of every test image, as PNG under the image's name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        data = trainer.datamodule.test_names[dataloader_idx]  # type: ignore[attr-defined]
+        for name, output in zip(batch.names, outputs, strict=True):
+            pixels = (output.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            write_png(self.folder / data / f"{name}.png", pixels)
+
+
 class PicturePanels(Callback):
     """The first validation images at every validation: as files, and in the loggers that take pictures."""
 

@@ -2,16 +2,17 @@
 
 import logging
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from derainzoo.config import check_batch
+from derainzoo.config import check_batch, plain
 from derainzoo.data.datamodule import DerainDataModule
 from derainzoo.engine.restorer import Restorer
 from derainzoo.errors import DerainzooError
@@ -22,23 +23,6 @@ log = logging.getLogger(__name__)
 _OURS = {"max_steps", "max_epochs", "val_every"}
 
 
-def plain(node: Any) -> Any:
-    """A part of the configuration as dictionaries and lists, as checkpoints keep it."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def make_data(cfg: DictConfig, steps: int = 1, halves: bool = False) -> DerainDataModule:
-    """The data module of a run."""
-    return DerainDataModule(
-        **plain(cfg.data),
-        data_dir=cfg.paths.data,
-        seed=cfg.seed,
-        steps=steps,
-        accumulate=cfg.trainer.accumulate_grad_batches,
-        halves=halves,
-    )
-
-
 def count_steps(cfg: DictConfig, data: DerainDataModule) -> int:
     """Optimiser steps of the run: `max_steps`, or `max_epochs` passes over the training set."""
     if cfg.trainer.max_epochs is None:
@@ -47,22 +31,36 @@ def count_steps(cfg: DictConfig, data: DerainDataModule) -> int:
     return int(cfg.trainer.max_epochs) * math.ceil(scenes / data.stages[0].batch)
 
 
-def make_restorer(cfg: DictConfig) -> Restorer:
-    """The network module of a run."""
+def make_restorer(cfg: DictConfig, model: dict[str, Any] | None = None) -> Restorer:
+    """The network module of a run; `model` (name and arguments) stands in for the configured network."""
     arguments = {k: v for k, v in plain(cfg.model).items() if k != "name"}
-    module = Restorer(
-        model={"name": cfg.model.name, "arguments": arguments},
+    return Restorer(
+        model=model or {"name": cfg.model.name, "arguments": arguments},
         loss=plain(cfg.loss.terms),
         optim=plain(cfg.optim),
         scheduler=plain(cfg.scheduler),
         protocols=plain(cfg.protocol.names),
         channels_last=cfg.channels_last,
     )
-    return module
+
+
+def _quiet() -> None:
+    """Leave out what Lightning says to everybody at every start, and warnings that mean nothing here."""
+    for logger in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(f"{logger}.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.* is deprecated",
+        "The number of training batches .* is smaller than the logging interval",
+        ".*does not have many workers",
+        "The dirpath has changed from",
+        "Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 def make_trainer(cfg: DictConfig, steps: int, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
     """Lightning's trainer. The run is one long epoch: restoration is trained, scheduled and validated by steps."""
+    _quiet()
     settings = {k: v for k, v in plain(cfg.trainer).items() if k not in _OURS}
     every = min(cfg.trainer.val_every, steps)
     if steps % every:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from derainzoo.data.datamodule import make_data
 from derainzoo.engine import setup
 from derainzoo.engine.callbacks import make_callbacks
 from derainzoo.engine.loggers import finish, make_loggers
@@ -21,7 +22,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     resume = setup.find_resume(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
-    data = setup.make_data(cfg)
+    data = make_data(cfg)
     data.setup("fit")
     if cfg.test:
         data.setup("test")  # before hours of training, not after

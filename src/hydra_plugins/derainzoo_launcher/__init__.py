@@ -6,7 +6,6 @@ whose `result.json` was written for the same configuration. Lives here because H
 """
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -24,10 +23,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-log = logging.getLogger(__name__)
-
 # what ties a process to another run's group of processes
 _RANKS = {"LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # a sweep has no log file of its own; its jobs have
 
 
 class SubprocessLauncher(Launcher):
@@ -51,8 +52,8 @@ class SubprocessLauncher(Launcher):
             returns = list(pool.map(self._run, jobs))
         failed = [r for r in returns if r.status == JobStatus.FAILED]
         for job in failed:
-            log.error("failed: %s (see %s)", " ".join(job.overrides or []), job.working_dir)
-        log.info("%d of %d jobs done", len(returns) - len(failed), len(returns))
+            _say(f"failed: {' '.join(job.overrides or [])} (see {job.working_dir})")
+        _say(f"{len(returns) - len(failed)} of {len(returns)} jobs done")
         return returns
 
     def _compose(self, overrides: list[str], number: int) -> JobReturn:
@@ -68,10 +69,10 @@ class SubprocessLauncher(Launcher):
         name = " ".join(overrides) or "(no overrides)"
         finished = _result(folder, job.cfg)
         if finished is not None:
-            log.info("skipped, finished before: %s (%s)", name, folder)
+            _say(f"skipped, finished before: {name} ({folder})")
             job.status, job.return_value = JobStatus.COMPLETED, finished.get("objective")
             return job
-        log.info("starts: %s", name)
+        _say(f"starts: {name}")
         command = [sys.executable, "-m", "derainzoo", *overrides, f"hydra.run.dir='{folder}'", "hydra.mode=RUN"]
         env = {k: v for k, v in os.environ.items() if k not in _RANKS}
         gpus = self.shares.get()

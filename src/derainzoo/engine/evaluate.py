@@ -1,0 +1,49 @@
+"""The task `evaluate`: measure weights on test sets, image by image."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
+
+from derainzoo.data.datamodule import make_data
+from derainzoo.engine import setup
+from derainzoo.engine.callbacks import SavePictures
+from derainzoo.engine.loggers import finish, make_loggers
+from derainzoo.engine.train import report
+from derainzoo.errors import DerainzooError
+from derainzoo.models.checkpoints import open_weights
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Measure `weights` on the test splits of `data`, or on its validation images. Returns all means."""
+    if cfg.weights is None:
+        raise DerainzooError(
+            "evaluate needs weights: derainzoo evaluate weights=FILE data=... (a checkpoint of a training run, a .safetensors "
+            "file, or published weights; the file says which network it holds)"
+        )
+    opened = open_weights(cfg.weights)
+    log.info("%s: %s %s", cfg.weights, opened.name, opened.arguments)
+    data = make_data(cfg)
+    data.choose_tests(cfg.split)
+    data.setup("test")
+
+    module = setup.make_restorer(cfg, {"name": opened.name, "arguments": opened.arguments})
+    module.net.load_state_dict(opened.net.state_dict())
+    setup.compile_network(module, cfg.compile)
+    loggers = make_loggers(cfg)
+    folder = Path(cfg.paths.output)
+    callbacks: list[Callback] = [SavePictures(folder / "restored")] if cfg.save_images else []
+    trainer = setup.make_trainer(cfg, 1, callbacks, loggers)
+    try:
+        trainer.test(module, data, verbose=False)
+    finally:
+        finish(loggers)
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        report(folder, str(cfg.weights), metrics, data.test_names)
+    monitored = [v for k, v in metrics.items() if k.endswith(f"/{cfg.protocol.monitor}")]
+    return {"objective": sum(monitored) / len(monitored), "metrics": metrics, "weights": str(cfg.weights)}
