@@ -16,9 +16,9 @@ from golden import GOLDEN, fill, read_shapes
 VARIANTS = {"elf3": "elf", "elf_lw": "elf_lw", "elf_head": "elf_head"}
 LOSS = {
     "charbonnier": {"weight": 0.3},
-    "charbonnier_half": {"name": "charbonnier", "weight": 0.24, "on": "half"},
+    "charbonnier_half": {"name": "charbonnier", "weight": 0.24, "field": "half"},
     "edge": {"weight": 0.2},
-    "edge_half": {"name": "edge", "weight": 0.16, "on": "half"},
+    "edge_half": {"name": "edge", "weight": 0.16, "field": "half"},
     "ssim": {"weight": -0.15},
 }
 

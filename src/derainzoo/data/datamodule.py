@@ -100,7 +100,7 @@ class DerainDataModule(pl.LightningDataModule):
         self.train_split, self.val_split, self.test_splits, self.val_images = train, val, list(test), val_images
         self.stages = make_stages(patch_size, batch_size, progressive)
         self.geometry = JointGeometry(augment) if augment else None
-        self.rain = RainSynthesiser(rain)
+        self.rain, self.densities = RainSynthesiser(rain), rain == "any"  # other presets have a density of their own
         self.cache = Path(cache) if cache else None
         self.num_workers = num_workers
         self.steps, self.accumulate = steps, accumulate
@@ -131,7 +131,7 @@ class DerainDataModule(pl.LightningDataModule):
         """Test on `test` (the configured sets), `val` (the images held out of the training split), or any split."""
         if split == "val":
             self.setup("fit")
-            self.tests = {f"{self.set_name}-val": self._source(self.val_pairs, versions=1, fixed=True)}
+            self.tests = {f"{self.set_name}-val": self._source(self.val_pairs, measured=True)}
         elif split != "test":
             self.test_splits = [split]
 
@@ -176,7 +176,7 @@ class DerainDataModule(pl.LightningDataModule):
     def _test_set(self, split: str) -> tuple[str, Source]:
         if self.set_name == "synthetic" and split == "test":
             pictures = _as_pairs(embedded_backgrounds("test"))
-            return "synthetic", RainSource(pictures, FileStore(), self.rain, fixed=True)
+            return "synthetic", RainSource(pictures, FileStore(), self.rain, densities=self.densities)
         name, _, split = split.rpartition("/")
         pairs = self._pairs(name or self.set_name, split)
         label = name or self.set_name
@@ -209,9 +209,9 @@ class DerainDataModule(pl.LightningDataModule):
         store.check(self.files_to_prepare()[0])
         return store
 
-    def _source(self, pairs: Sequence[Pair], versions: int, fixed: bool = False) -> Source:
+    def _source(self, pairs: Sequence[Pair], versions: int = 1, measured: bool = False) -> Source:
         if self.set_name == "synthetic":
-            return RainSource(pairs, self._store(), self.rain, versions, fixed)
+            return RainSource(pairs, self._store(), self.rain, versions, measured and self.densities)
         return PairSource(pairs, self._store(), versions)
 
     # --- loaders -------------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class DerainDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Whole images, each on one process."""
-        return self._whole_loader(self._source(self.val_pairs, versions=1, fixed=True))
+        return self._whole_loader(self._source(self.val_pairs, measured=True))
 
     def test_dataloader(self) -> list[DataLoader[Sample]]:
         """A loader a test set."""

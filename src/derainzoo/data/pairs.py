@@ -112,18 +112,18 @@ class PairSource:
 class RainSource:
     """Clean pictures with synthetic rain.
 
-    In training every draw rains anew; `fixed` shows each picture in light, medium and heavy rain, for validation and test
-    (where the generator follows from the picture, so that the rain is always the same).
+    In training every draw rains anew. For validation and test the generator follows from the picture, so that its rain is
+    always the same; `densities` then shows each picture in light, medium and heavy rain.
     """
 
     def __init__(
-        self, pictures: Sequence[Pair], store: Store, rain: RainSynthesiser, versions: int = 1, fixed: bool = False
+        self, pictures: Sequence[Pair], store: Store, rain: RainSynthesiser, versions: int = 1, densities: bool = False
     ) -> None:
         self.store, self.rain, self.versions = store, rain, versions
-        densities: tuple[str | None, ...] = DENSITIES if fixed else (None,)
-        self.items = [(p.clean or p.rainy, d) for p in pictures for d in densities]
-        self.names = [f"{p.name}-{d}" if d else p.name for p in pictures for d in densities]
-        self.backgrounds = [p.background for p in pictures for _ in densities]
+        shown: tuple[str | None, ...] = DENSITIES if densities else (None,)
+        self.items = [(p.clean or p.rainy, d) for p in pictures for d in shown]
+        self.names = [f"{p.name}-{d}" if d else p.name for p in pictures for d in shown]
+        self.backgrounds = [p.background for p in pictures for _ in shown]
 
     def __len__(self) -> int:
         return len(self.items)

@@ -41,6 +41,7 @@ def make_callbacks(cfg: DictConfig, monitor: str) -> list[Callback]:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.pictures:
         callbacks.append(PicturePanels(folder / "pictures", settings.pictures))
+        callbacks.append(PictureSheet(folder / "sheet.png", settings.pictures))
     if settings.progress:
         callbacks.append(RichProgressBar(theme=RichProgressBarTheme(metrics_format=".4g"), leave=True))
     return callbacks
@@ -117,6 +118,32 @@ class SavePictures(Callback):
         for name, output in zip(batch.names, outputs, strict=True):
             pixels = (output.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             write_png(self.folder / data / f"{name}.png", pixels)
+
+
+class PictureSheet(Callback):
+    """The first test images as one picture, a row each: rainy | restored | clean | error."""
+
+    def __init__(self, file: Path, count: int) -> None:
+        self.file, self.count = file, count
+        self.rows: list[Tensor] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.is_global_zero and len(self.rows) < self.count:
+            self.rows.append(panel(batch.input[0], outputs[0], batch.target[0]))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.rows:
+            width = max(r.shape[-1] for r in self.rows)
+            padded = [torch.nn.functional.pad(r, (0, width - r.shape[-1], 0, 8), value=255) for r in self.rows]
+            write_png(self.file, torch.cat(padded, 1).permute(1, 2, 0).numpy())
 
 
 class PicturePanels(Callback):

@@ -9,9 +9,9 @@ from pytorch_lightning.callbacks import Callback
 
 from derainzoo.data.datamodule import make_data
 from derainzoo.engine import setup
-from derainzoo.engine.callbacks import SavePictures
+from derainzoo.engine.callbacks import PictureSheet, SavePictures
 from derainzoo.engine.loggers import finish, make_loggers
-from derainzoo.engine.train import report
+from derainzoo.engine.report import report
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import open_weights
 
@@ -36,7 +36,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     setup.compile_network(module, cfg.compile)
     loggers = make_loggers(cfg)
     folder = Path(cfg.paths.output)
-    callbacks: list[Callback] = [SavePictures(folder / "restored")] if cfg.save_images else []
+    callbacks: list[Callback] = [PictureSheet(folder / "sheet.png", cfg.callbacks.pictures)]
+    if cfg.save_images:
+        callbacks.append(SavePictures(folder / "restored"))
     trainer = setup.make_trainer(cfg, 1, callbacks, loggers)
     try:
         trainer.test(module, data, verbose=False)
@@ -44,6 +46,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         finish(loggers)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
-        report(folder, str(cfg.weights), metrics, data.test_names)
+        report(folder, opened.name, str(cfg.weights), data.test_names)
     monitored = [v for k, v in metrics.items() if k.endswith(f"/{cfg.protocol.monitor}")]
     return {"objective": sum(monitored) / len(monitored), "metrics": metrics, "weights": str(cfg.weights)}

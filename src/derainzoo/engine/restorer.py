@@ -13,7 +13,7 @@ from derainzoo.data.batch import Batch
 from derainzoo.engine.optim import make_optimizer, make_schedule, named
 from derainzoo.errors import DerainzooError
 from derainzoo.losses.weighted import WeightedLoss
-from derainzoo.metrics.per_image import PerImageMetrics
+from derainzoo.metrics.per_image import PerImageMetrics, write_csv
 from derainzoo.models.registry import create_model
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Restorer(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """A table for each data set; torchmetrics moves them between devices and keeps them out of checkpoints."""
         tests = self.trainer.datamodule.test_names if stage == "test" else []  # type: ignore[attr-defined]
-        for name in ["val", "val_input", *tests]:
+        for name in ["val", "val_input", *tests, *(f"{t}_input" for t in tests)]:
             if name not in self.metrics:
                 self.metrics[name] = PerImageMetrics(self.protocols)
 
@@ -126,14 +126,21 @@ class Restorer(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         output: Tensor = self(batch.input)
-        self.table(self.trainer.datamodule.test_names[dataloader_idx]).update(output, batch.target, batch.names)  # type: ignore[attr-defined]
+        name = self.trainer.datamodule.test_names[dataloader_idx]  # type: ignore[attr-defined]
+        self.table(name).update(output, batch.target, batch.names)
+        self.table(f"{name}_input").update(batch.input, batch.target, batch.names)
         return output
 
     def on_test_epoch_end(self) -> None:
         """Log the means and write every image's values to `results/SET.csv` (each process has measured its share)."""
         for name in self.trainer.datamodule.test_names:  # type: ignore[attr-defined]
             self.log_dict({f"test/{name}/{k}": v for k, v in self._means(name).items()})
-            self.table(name).write_csv(Path(self.trainer.default_root_dir) / "results" / f"{name}.csv")
+            self.log_dict({f"test/{name}/input_{k}": v for k, v in self._means(f"{name}_input").items()})
+            rows, rainy = self.table(name).table(), self.table(f"{name}_input").table()
+            if self.trainer.is_global_zero:
+                inputs = [{f"input_{k}": v for k, v in row.items() if k != "name"} for row in rainy]
+                joined = [{**a, **b} for a, b in zip(rows, inputs, strict=True)]
+                write_csv(Path(self.trainer.default_root_dir) / "results" / f"{name}.csv", joined)
 
 
 def show(values: Mapping[str, float]) -> str:

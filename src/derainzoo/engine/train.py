@@ -12,7 +12,7 @@ from derainzoo.data.datamodule import make_data
 from derainzoo.engine import setup
 from derainzoo.engine.callbacks import make_callbacks
 from derainzoo.engine.loggers import finish, make_loggers
-from derainzoo.engine.restorer import show
+from derainzoo.engine.report import report
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     finally:
         finish(loggers)
     if trainer.is_global_zero:
-        report(Path(cfg.paths.output), best.best_model_path, metrics, data.test_names if cfg.test else [])
+        report(Path(cfg.paths.output), cfg.model.name, best.best_model_path, data.test_names)
     objective = float(best.best_model_score or 0)
     return {"objective": objective, "metrics": metrics, "checkpoint": best.best_model_path, "steps": steps}
-
-
-def report(folder: Path, checkpoint: str, metrics: dict[str, float], sets: list[str]) -> None:
-    """Say what came out and where it lies."""
-    for name in sets:
-        prefix = f"test/{name}/"
-        log.info("%s: %s", name, show({k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}))
-    log.info("best checkpoint: %s\nper-image results and logs: %s", checkpoint, folder)

@@ -40,7 +40,7 @@ class Term(NamedTuple):
 
     function: Callable[..., Tensor]
     weight: float
-    on: str
+    field: str
     start: int
     grouped: bool
     arguments: dict[str, Any]
@@ -50,7 +50,7 @@ class WeightedLoss:
     """Sum of weighted terms.
 
     Args:
-        terms: label -> {name, weight, on, start, ...}; `name` is the label where absent, `on` the field of the network's output
+        terms: label -> {name, weight, field, start, ...}; `name` is the label where absent, `field` that of the network's output
             (`image`), `start` the first step the term counts at; anything else goes to the term's function.
     """
 
@@ -72,7 +72,7 @@ class WeightedLoss:
             if step < term.start:
                 continue
             # losses are formed in the target's precision, whatever the network ran in
-            field = _field(output, term.on, label).to(target.dtype)
+            field = _field(output, term.field, label).to(target.dtype)
             if term.grouped:
                 values[label] = term.function(field, target, versions, **term.arguments)
             else:
@@ -83,7 +83,7 @@ class WeightedLoss:
 
 
 def _term(
-    label: str, weight: float = 1.0, name: str | None = None, on: str = "image", start: int = 0, **arguments: Any
+    label: str, weight: float = 1.0, name: str | None = None, field: str = "image", start: int = 0, **arguments: Any
 ) -> Term:
     name = name or label
     known = {**TERMS, **GROUP_TERMS}
@@ -93,15 +93,15 @@ def _term(
     takes = [p.name for p in settings if p.default is not p.empty and p.name != "versions"]
     for argument in arguments:
         if argument not in takes:
-            raise unknown_name(f"setting of loss '{label}'", argument, [*takes, "weight", "name", "on", "start"])
-    return Term(known[name], weight, on, start, name in GROUP_TERMS, arguments)
+            raise unknown_name(f"setting of loss '{label}'", argument, [*takes, "weight", "name", "field", "start"])
+    return Term(known[name], weight, field, start, name in GROUP_TERMS, arguments)
 
 
-def _field(output: Any, on: str, label: str) -> Tensor:
+def _field(output: Any, name: str, label: str) -> Tensor:
     if isinstance(output, Tensor):
         fields = {"image": output}
     else:
         fields = output._asdict()
-    if on not in fields:
-        raise unknown_name(f"output of the network (loss.terms.{label}.on)", on, fields)
-    return fields[on]
+    if name not in fields:
+        raise unknown_name(f"output of the network (loss.terms.{label}.field)", name, fields)
+    return fields[name]

@@ -7,8 +7,7 @@ the papers' (mean over images). So every image's values are kept under its name;
 import csv
 import math
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from derainzoo.errors import DerainzooError
+from derainzoo.files import whole_file
 from derainzoo.metrics.measuring import float64_device
 from derainzoo.metrics.protocol import get_protocol, measure_each, metric_names
 
@@ -115,14 +115,8 @@ class PerImageMetrics(Metric):
     def write_csv(self, path: str | Path) -> None:
         """Write the table; in a distributed run every process calls this and the first one writes."""
         rows = self.table()
-
-        def write(temporary: Path) -> None:
-            with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.DictWriter(file, ["name", *self.metrics])
-                writer.writeheader()
-                writer.writerows(rows)
-
-        _replace(Path(path), write)
+        if _is_first():
+            write_csv(Path(path), rows, ["name", *self.metrics])
 
     def write_parquet(self, path: str | Path) -> None:
         """The same as Parquet, which keeps every bit and the columns' types; needs pyarrow."""
@@ -133,15 +127,19 @@ class PerImageMetrics(Metric):
             raise DerainzooError("writing Parquet needs pyarrow: pip install 'derainzoo[parquet]', or write CSV") from None
         columns = [("name", pyarrow.string()), *((metric, pyarrow.float64()) for metric in self.metrics)]
         table = pyarrow.Table.from_pylist(self.table(), schema=pyarrow.schema(columns))
-        _replace(Path(path), lambda temporary: pyarrow.parquet.write_table(table, temporary))
+        if _is_first():
+            with whole_file(Path(path)) as temporary:
+                pyarrow.parquet.write_table(table, temporary)
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Let the first process write beside `path` and rename: whoever looks finds the old file or the whole new one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
-        write(temporary)
-        os.replace(temporary, path)
+def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
+    """Write rows of one kind; the columns are those of the first row unless given (a table without rows has a header)."""
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, columns or list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _is_first() -> bool:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not distributed or torch.distributed.get_rank() == 0

@@ -1,0 +1,56 @@
+"""What a run says at its end: a table, where everything lies, and what to type next."""
+
+import csv
+import logging
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from derainzoo.files import write_text
+
+log = logging.getLogger(__name__)
+
+_DENSITIES = ("light", "medium", "heavy")
+
+
+def _group(name: str) -> str:
+    """Synthetic test images are named after their rain."""
+    return name.rpartition("-")[2] if name.endswith(_DENSITIES) else "all"
+
+
+def table(file: Path) -> list[str]:
+    """A Markdown table of the means in a per-image table: the rainy input, the restored image, the difference."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    metrics = [c for c in rows[0] if c != "name" and not c.startswith("input_")]
+    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[_group(row["name"])].append(row)
+    if len(groups) > 1:
+        groups = {d: groups[d] for d in _DENSITIES if d in groups} | {"all": rows}  # type: ignore[assignment]
+    out = [f"| {file.stem} | images | metric | rainy | restored | gain |", "|---|---|---|---|---|---|"]
+    for group, members in groups.items():
+        for metric in metrics:
+            before, after = (sum(v) / len(v) for v in ([float(r[p + metric]) for r in members] for p in ("input_", "")))
+            digits = 2 if metric.startswith("psnr") else 4
+            values = f"{before:.{digits}f} | {after:.{digits}f} | {after - before:+.{digits}f}"
+            out.append(f"| {group} | {len(members)} | {metric} | {values} |")
+    return out
+
+
+def report(folder: Path, network: str, weights: str, sets: list[str]) -> None:
+    """Write `report.md` and say it on the terminal."""
+    tables = "\n\n".join("\n".join(table(folder / "results" / f"{name}.csv")) for name in sets)
+    lines = [f"# {network}", "", f"weights: `{os.path.relpath(weights, folder)}`", "", tables]
+    if (folder / "sheet.png").exists():
+        lines += ["", "![rainy, restored, clean, error x4](sheet.png)"]
+    write_text(folder / "report.md", "\n".join(lines) + "\n")
+    here = Path(os.path.relpath(folder))
+    shown = Path(os.path.relpath(weights))
+    say = [tables, "", f"weights     {shown}"]
+    if (folder / "sheet.png").exists():
+        say.append(f"pictures    {here}/sheet.png   (rainy | restored | clean | error x4)")
+    say.append(f"per image   {here}/results/   logs {here}/logs/   summary {here}/report.md")
+    say += ["", "next", f"  derainzoo predict photo.jpg -o dry/ weights={shown}"]
+    say += [f"  derainzoo evaluate weights={shown} data=rain200h data.root=FOLDER"]
+    log.info("\n%s", "\n".join(say))
