@@ -100,6 +100,8 @@ _SHORT = {"-o": "output", "-w": "weights"}
 _HYDRA_FLAGS = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--shell-completion", "-sc"}
 _HYDRA_VALUES = {"-c", "--cfg", "-i", "--info", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"}
 _HYDRA_VALUES |= {"-cd", "--config-dir", "--experimental-rerun"}
+# set to other than 0 in every process of a run but the first: by Lightning, torchrun, Slurm, submitit
+_RANKS = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w./@-]*(=|$)")
 
 
@@ -229,7 +231,7 @@ def run(cfg: Any) -> Any:
         result = getattr(importlib.import_module(module), function)(cfg)
     except DerainzooError as error:
         fail(str(error))
-    if result is None or int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("NODE_RANK", 0)):
+    if result is None or any(int(os.environ.get(rank, 0)) for rank in _RANKS):
         return None
     from derainzoo.config import fingerprint
     from derainzoo.files import write_text

@@ -149,6 +149,8 @@ def _check_job(overrides: list[str]) -> None:
 
 def _missing_option(error: MissingConfigException) -> DerainzooError:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
+    if option.startswith("submitit"):
+        return DerainzooError("Slurm needs Hydra's submitit launcher: pip install 'derainzoo[slurm]'")
     return (
         unknown_name(group, option, set(error.options or []) - {"base"}, f"See conf/{group}/.")
         if group
@@ -219,7 +221,7 @@ def _mismatch(default: Any, found: Any) -> str | None:
     if isinstance(default, float):
         return None if isinstance(found, int | float) and not isinstance(found, bool) else "a number"
     if isinstance(default, str):
-        return None if not isinstance(found, ListConfig | DictConfig | bool) else "a word"
+        return None if not isinstance(found, DictConfig | bool) else "a word"
     if isinstance(default, ListConfig):
         return None if isinstance(found, ListConfig) else "a list"
     return None

@@ -82,6 +82,15 @@ def test_a_sweep_of_jobs_with_two_processes_each(tmp_path):
     assert len(list(tmp_path.glob("runs/*/*/*/"))) == 2
 
 
+def test_a_sweep_through_submitit(tmp_path):
+    """The path that Slurm takes, in local processes."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = command("trainer.max_steps=1", "trainer.val_every=1", "hydra/launcher=slurm_local", "-m", "seed=1,2")
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob("runs/sweep/train/*/result.json"))) == 2
+
+
 def test_a_process_that_breaks_takes_the_others_with_it(tmp_path):
     code = (
         "import os, sys\nfrom derainzoo.engine import restorer\n"

@@ -50,7 +50,7 @@ class WeightedLoss:
     """Sum of weighted terms.
 
     Args:
-        terms: label -> {name, weight, field, start, ...}; `name` is the label where absent, `field` that of the network's output
+        terms: label -> {name, weight, field, start, ...}; `name` is the label where absent, `field` of the network's output
             (`image`), `start` the first step the term counts at; anything else goes to the term's function.
     """
 
