@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from tests.engine.test_training import TINY, command
+
+from runs import TINY, command
 
 pytestmark = pytest.mark.multiprocess
 

@@ -120,12 +120,7 @@ class DerainDataModule(pl.LightningDataModule):
         if stage in (None, "fit", "validate") and not self.train_pairs:
             self._setup_training()
         if stage in (None, "test") and not self.tests:
-            try:
-                self.tests = dict(map(self._test_set, self.test_splits))
-            except DerainzooError:
-                if self.set_name != "folder" or self.test_splits != ["test"]:
-                    raise
-                log.info("%s has no test split: nothing is tested", self.root)
+            self.tests = dict(map(self._test_set, self._test_splits()))
 
     def choose_tests(self, split: str) -> None:
         """Test on `test` (the configured sets), `val` (the images held out of the training split), or any split."""
@@ -172,6 +167,21 @@ class DerainDataModule(pl.LightningDataModule):
                 self.set_name,
             )
         return [replace(p, background=scenes.get(p.name, p.background)) for p in pairs]
+
+    def _test_splits(self) -> list[str]:
+        """A user's own folder may be undivided: then it is measured whole, but never after it was trained on."""
+        if self.set_name != "folder" or self.test_splits != ["test"]:
+            return self.test_splits
+        if self.files is None:
+            try:
+                self._pairs("folder", "test")
+                return ["test"]
+            except DerainzooError:
+                pass
+        if self.train_pairs:
+            log.info("%s has no test split: nothing is tested (data.test=[set/split] names another)", self.root)
+            return []
+        return ["all"]
 
     def _test_set(self, split: str) -> tuple[str, Source]:
         if self.set_name == "synthetic" and split == "test":

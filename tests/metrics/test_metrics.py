@@ -292,5 +292,5 @@ def test_facts_need_no_torch() -> None:
     code = (
         "import sys, derainzoo.metrics as m; m.metric_names(['y8']); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
-    source = Path(__file__).parents[1] / "src"
+    source = Path(__file__).parents[2] / "src"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(source)}).returncode == 0

@@ -377,7 +377,7 @@ def test_listing(tmp_path):
 
 
 def test_the_page_shows_the_catalog():
-    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     assert catalog.markdown_table() in page
     assert catalog.markdown_notes() in page
     assert catalog.markdown_overlaps() in page
