@@ -17,7 +17,7 @@ def wandb_mode() -> str:
         return "online"
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
     try:
-        return "online" if netrc.netrc().authenticators(host) else "offline"
+        return "online" if netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc").authenticators(host) else "offline"
     except (FileNotFoundError, netrc.NetrcParseError):
         return "offline"
 
