@@ -1,7 +1,7 @@
 """How fast samples come: decoding whole files against cutting from the cache. `python -m tests.bench_loader`
 
-Builds two small sets from the shipped photographs, PNG of 481 x 321 (as Rain200) and JPEG of 512 x 384 (as most of Rain13K), and times
-the same loader on both stores, in turn, in one process, so that the ratio holds on a busy machine.
+Builds two small sets from the shipped photographs, PNG of 481 x 321 (as Rain200) and JPEG of 512 x 384 (as most of Rain13K),
+and times the same loader on both stores, in turn, in one process, so that the ratio holds on a busy machine.
 """
 
 import tempfile

@@ -12,7 +12,6 @@ For PNG and lossless WebP the two agree to the bit. Both are imported by the fir
 
 import os
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from derainzoo.errors import DerainzooError
+from derainzoo.files import whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,17 +110,8 @@ def write_png(path: str | Path, image: "np.ndarray") -> None:
         raise ValueError(f"expected uint8 or uint16 of (H, W, 3) or (H, W), got {image.dtype} of {image.shape}")
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
-    # not tempfile: that makes files which only their owner can read
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(encoded)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise DerainzooError(f"cannot write {path}: {error.strerror or error}; check the folder and the space left") from error
+    with whole_file(path) as partial:
+        partial.write_bytes(encoded)
 
 
 @contextmanager

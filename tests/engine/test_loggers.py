@@ -1,10 +1,10 @@
 """W&B never waits for a login; what it keeps is there offline."""
 
 import pytest
-from runs import compose_run
 
 from derainzoo.engine.loggers import wandb_mode
 from derainzoo.engine.train import train
+from runs import compose_run
 
 
 @pytest.fixture

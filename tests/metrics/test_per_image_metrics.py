@@ -144,7 +144,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError("disk full")
 
     monkeypatch.setattr(csv.DictWriter, "writerows", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DerainzooError, match="disk full"):
         filled(["a.png"]).write_csv(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -106,13 +106,7 @@ class SavePictures(Callback):
         self.folder = folder
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         data = trainer.datamodule.test_names[dataloader_idx]  # type: ignore[attr-defined]
         for name, output in zip(batch.names, outputs, strict=True):
@@ -128,13 +122,7 @@ class PictureSheet(Callback):
         self.rows: list[Tensor] = []
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if trainer.is_global_zero and len(self.rows) < self.count:
             self.rows.append(panel(batch.input[0], outputs[0], batch.target[0]))
@@ -154,13 +142,7 @@ class PicturePanels(Callback):
         self.panels: dict[str, Tensor] = {}
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return

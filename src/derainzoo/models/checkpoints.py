@@ -12,7 +12,6 @@ Our own format is `.safetensors` whose header says under `derainzoo` how to buil
 import hashlib
 import importlib
 import json
-import os
 import pickle
 import re
 import warnings
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 import derainzoo
 from derainzoo.errors import DerainzooError, unknown_name
+from derainzoo.files import whole_file
 from derainzoo.models.registry import create_model, list_models, model_arguments, model_info
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -401,13 +401,8 @@ def save_weights(path: str | Path, net: nn.Module, name: str, arguments: Mapping
         header = json.dumps({**card, **facts, **card})  # the card stands first and facts cannot change it
     except TypeError as error:
         raise DerainzooError(f"{path}: arguments and facts must be plain values (numbers, strings, lists): {error}") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         save_file(state, partial, metadata={"format": "pt", _CARD: header})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def convert(

@@ -9,7 +9,6 @@ builds the network again, with random weights.
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from derainzoo.errors import DerainzooError, unknown_name
+from derainzoo.files import write_text
 from derainzoo.models import autoderain, manas
 
 VERSION = 1
@@ -104,13 +104,7 @@ class Genotype:
 
     def save(self, path: str | Path) -> None:
         """Write a genotype file; it appears whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "Genotype":
