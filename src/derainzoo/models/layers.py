@@ -1,9 +1,14 @@
 """Blocks that two or more networks share."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+from derainzoo.errors import DerainzooError
 
 
 def mirror_indices(size: int, multiple: int, device: torch.device) -> Tensor:
@@ -54,6 +59,64 @@ class LayerNorm2d(nn.Module):
         return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
+def depthwise_conv2d(x: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
+    """Depthwise convolution of the same size by an odd kernel (C, 1, k, k); on the CPU with a backward pass of its own."""
+    slow_natively = weight.shape[-1] > 3 or dilation > 1
+    if slow_natively and x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        return _DepthwiseConv2d.apply(x, weight, dilation)
+    return _depthwise_conv2d(x, weight, dilation)
+
+
+def _depthwise_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2 * dilation, dilation=dilation, groups=len(weight))
+
+
+class _DepthwiseConv2d(torch.autograd.Function):
+    """oneDNN's gradients of depthwise convolutions are fast up to 3 columns and without dilation, else about ten times slower.
+
+    The gradient of the input is therefore taken as the convolution with the mirrored kernel. That of the weight comes from
+    kernels of 3 columns: the columns at -d, 0 and d of a kernel are neighbours once d columns of the picture are one, with d
+    times the channels. A dilated convolution is first split into the dense ones that it consists of.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        return _depthwise_conv2d(x, weight, dilation)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.dilation = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        c, _, k, _ = weight.shape
+        grad_x = _depthwise_conv2d(g, weight.flip(2, 3).to(g.dtype), ctx.dilation)
+        if ctx.dilation > 1:
+            x, g = _lattices(x, ctx.dilation), _lattices(g, ctx.dilation)
+        columns: dict[int, Tensor] = {}
+        for d in range(1, k // 2 + 1):
+            size = (d * c, 1, k, 3)
+            grad = conv2d_weight(_fold_columns(x.to(g.dtype), d), size, _fold_columns(g, d), padding=(k // 2, 1), groups=d * c)
+            columns[-d], columns[0], columns[d] = grad.view(d, c, k, 3).sum(0).unbind(-1)
+        grad_weight = torch.stack([columns[j] for j in sorted(columns)], -1).unsqueeze(1)
+        return grad_x, grad_weight.to(weight.dtype), None
+
+
+def _fold_columns(x: Tensor, d: int) -> Tensor:
+    """(B, C, H, W) -> (B, d C, H, W / d); in channels_last memory another view of the same numbers."""
+    if x.shape[-1] % d:
+        x = F.pad(x, (0, -x.shape[-1] % d))
+    return x.permute(0, 2, 3, 1).unflatten(2, (-1, d)).flatten(3).permute(0, 3, 1, 2)
+
+
+def _lattices(x: Tensor, d: int) -> Tensor:
+    """Every d-th pixel of both directions as a picture of its own: (B, C, H, W) -> (B d^2, C, H / d, W / d)."""
+    x = F.pad(x, (0, -x.shape[-1] % d, 0, -x.shape[-2] % d))
+    return rearrange(x, "b c (h i) (w j) -> (b i j) c h w", i=d, j=d).contiguous(memory_format=torch.channels_last)
+
+
 def covariance_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
     """Attention between channels instead of pixels (Restormer's MDTA): q, k, v (B, C, H, W), temperature (heads, 1, 1)."""
     h, w = q.shape[-2:]
@@ -75,6 +138,56 @@ class ChannelSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv_depthwise(self.qkv(x)).chunk(3, dim=1)
         return self.project(covariance_attention(q, k, v, self.temperature))
+
+
+class SparseChannelAttention(ChannelSelfAttention):
+    """Top-k sparse channel attention: four softmaxes, over the k largest scores of each row, mixed by learned weights.
+
+    The paper computes, for k of (1/2, 2/3, 3/4, 4/5) C and with S = q k^T / (|q| |k|) * temperature,
+
+        out = W sum_j a_j softmax(top_kj(S)) v
+
+    Here the same numbers come out of fewer passes over the picture: the norms divide the small matrix q k^T instead of the
+    long rows of q and k; the four kept sets are beginnings of one sorted list, so one sparse matrix holds their sum; and W
+    joins that matrix, so that the picture is multiplied once. With channels_last memory nothing is copied on the way.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__(channels, heads)
+        n = channels // heads
+        if channels % heads or n < 2:
+            raise DerainzooError(f"sparse attention needs heads that divide the width and keep 2 channels each, found {heads} heads for width {channels}")
+        self.keep = (n // 2, 2 * n // 3, 3 * n // 4, 4 * n // 5)
+        self.mix = nn.ParameterList(nn.Parameter(torch.full((1,), 0.2)) for _ in self.keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[-2:]
+        heads = self.temperature.shape[0]
+        qkv = rearrange(self.qkv_depthwise(self.qkv(x)), "b c h w -> b (h w) c")
+        q, k, v = qkv.chunk(3, dim=-1)
+        q, k = (rearrange(t, "b p (n c) -> b n p c", n=heads) for t in (q, k))
+        attention = self.sparse_softmax(cosine_gram(q, k) * self.temperature)  # (B, heads, C/heads, C/heads)
+        project = rearrange(self.project.weight, "o (n c) 1 1 -> n c o", n=heads)
+        matrix = (attention.mT @ project).flatten(1, 2)  # (B, C, C): attention, then projection
+        return rearrange(v @ matrix, "b (h w) c -> b c h w", h=h, w=w)
+
+    def sparse_softmax(self, scores: Tensor) -> Tensor:
+        """sum_j a_j softmax(top_kj(scores)) as one matrix, from one sort."""
+        top, indices = scores.topk(self.keep[-1], dim=-1)
+        e = (top - top[..., :1]).exp()
+        sums = e.cumsum(-1)
+        rank = torch.arange(self.keep[-1], device=e.device)
+        # a score of rank r counts in every branch that keeps more than r of them
+        weights = e * sum(a / sums[..., k - 1 : k] * (rank < k) for a, k in zip(self.mix, self.keep, strict=True))
+        return torch.zeros_like(scores).scatter(-1, indices, weights.to(scores.dtype))
+
+
+def cosine_gram(q: Tensor, k: Tensor) -> Tensor:
+    """Cosines between the columns of q and those of k, both (..., pixels, C): normalised after the product, which is small."""
+    if q.dtype == torch.float16:  # a sum over all pixels would leave its range
+        return F.normalize(q, dim=-2).mT @ F.normalize(k, dim=-2)
+    norm_q, norm_k = (t.square().sum(-2).clamp_min(1e-24).sqrt() for t in (q, k))
+    return q.mT @ k / norm_q.unsqueeze(-1) / norm_k.unsqueeze(-2)
 
 
 class GatedFeedForward(nn.Module):
