@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Official, Shapes
-from derainzoo.models.layers import LayerNorm2d, SparseChannelAttention, depthwise_conv2d, pad_to_multiple
+from derainzoo.models.layers import LayerNorm2d, SparseChannelAttention, crop, depthwise_conv2d, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -292,7 +292,7 @@ class DRSformer(nn.Module):
         y = self.run(self.decoder3, self.reduce3(torch.cat([F.pixel_shuffle(self.up3(y), 2), e3], 1)))  # 4C
         y = self.run(self.decoder2, self.reduce2(torch.cat([F.pixel_shuffle(self.up2(y), 2), e2], 1)))  # 2C
         y = self.run(self.decoder1, torch.cat([F.pixel_shuffle(self.up1(y), 2), e1], 1))  # 2C, 1/1
-        return (self.output(self.leave(y)) + image)[..., :h, :w]
+        return crop(self.output(self.leave(y)) + image, h, w)
 
 
 @register(

@@ -1,5 +1,6 @@
 """Blocks that two or more networks share."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -41,6 +42,63 @@ def crop(x: Tensor, h: int, w: int) -> Tensor:
         return x[..., :h, :w]
     x = x.index_select(-2, torch.arange(h, device=x.device))
     return x.index_select(-1, torch.arange(w, device=x.device))
+
+
+class GlobalPool(nn.Module):
+    """Mean over the whole picture, (B, C, 1, 1), or over a window around each pixel, (B, C, H, W).
+
+    A network trained on small patches meets other means in large pictures; windows of about the patches' size keep them alike
+    (test-time local converter, arXiv 2112.04491). `set_pool_window` sets them for a whole network.
+    """
+
+    window: tuple[int, int] | None = None
+    """Height and width; an axis that is no longer than its window is averaged whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[-2:]
+        if self.window is None or (self.window[0] >= h and self.window[1] >= w):
+            return x.mean((2, 3), keepdim=True)
+        x = box_mean(box_mean(x, min(h, self.window[0]), -2), min(w, self.window[1]), -1)
+        top, left = (h - x.shape[-2]) // 2, (w - x.shape[-1]) // 2
+        # pixels whose window would leave the picture take the nearest whole window's mean
+        return F.pad(x, (left, w - x.shape[-1] - left, top, h - x.shape[-2] - top), mode="replicate")
+
+
+def box_mean(x: Tensor, size: int, dim: int) -> Tensor:
+    """Mean of every `size` neighbours along an axis, from running sums in at least float32."""
+    sums = x.cumsum(dim, dtype=torch.promote_types(x.dtype, torch.float32))
+    n = x.shape[dim] - size + 1
+    ends = sums.narrow(dim, size - 1, n)
+    starts = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums.narrow(dim, 0, n - 1)], dim)
+    return ((ends - starts) / size).to(x.dtype)
+
+
+def set_pool_window(net: nn.Module, train_size: int | tuple[int, int] | None, factor: float = 1.5) -> None:
+    """Give every `GlobalPool` of a network a window of `factor` times what it sees of a training patch; None takes them away.
+
+    Pictures up to `factor` times the training patch are restored as before, larger ones by local means. The sizes come from one
+    forward pass without memory or arithmetic behind it.
+    """
+    pools = [m for m in net.modules() if isinstance(m, GlobalPool)]
+    if not pools:
+        raise DerainzooError(f"{type(net).__name__} has no global pooling to make local; networks that have it: mhnet, elf, nafnet")
+    for pool in pools:
+        pool.window = None
+    if train_size is None:
+        return
+    size = (train_size, train_size) if isinstance(train_size, int) else train_size
+    seen: dict[nn.Module, tuple[int, int]] = {}
+    hooks = [p.register_forward_hook(lambda p, x, _: seen.update({p: tuple(x[0].shape[-2:])})) for p in pools]
+    tensors = {k: v.to("meta") for k, v in itertools.chain(net.named_parameters(), net.named_buffers())}
+    dtype = next(iter(tensors.values())).dtype
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(net, tensors, torch.empty(1, 3, *size, dtype=dtype, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for pool, (h, w) in seen.items():
+        pool.window = (h * int(factor * size[0]) // size[0], w * int(factor * size[1]) // size[1])
 
 
 class LayerNorm2d(nn.Module):
@@ -211,6 +269,12 @@ def simple_gate(x: Tensor) -> Tensor:
     return a * b
 
 
+def scaled_conv1(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
+    """`scale * conv(x)` for a 1x1 convolution and a factor (1, C, 1, 1); scaling its weights instead saves a pass."""
+    scale = scale.flatten()
+    return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), None if conv.bias is None else conv.bias * scale)
+
+
 class NAFBlock(nn.Module):
     """NAFNet's block: a depthwise convolution with simplified channel attention, then two 1x1 convolutions; no activations.
 
@@ -222,7 +286,7 @@ class NAFBlock(nn.Module):
         self.norm1 = LayerNorm2d(channels, eps=1e-6)
         self.expand1 = nn.Conv2d(channels, 2 * channels, 1)
         self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
-        self.attend = nn.Conv2d(channels, channels, 1)
+        self.pool, self.attend = GlobalPool(), nn.Conv2d(channels, channels, 1)
         self.project1 = nn.Conv2d(channels, channels, 1)
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.norm2 = LayerNorm2d(channels, eps=1e-6)
@@ -232,6 +296,6 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = simple_gate(self.depthwise(self.expand1(self.norm1(x))))
-        y = y * self.attend(y.mean((2, 3), keepdim=True))
-        x = x + self.beta * self.project1(y)
-        return x + self.gamma * self.project2(simple_gate(self.expand2(self.norm2(x))))
+        y = y * self.attend(self.pool(y))
+        x = x + scaled_conv1(self.project1, self.beta, y)
+        return x + scaled_conv1(self.project2, self.gamma, simple_gate(self.expand2(self.norm2(x))))
