@@ -1,4 +1,4 @@
-"""DRSformer exactly as its paper and published weights describe it, one operation after the other, under the published key names.
+"""DRSformer as its paper and published weights describe it, one operation after the other, under the published key names.
 
 The yardstick of `derainzoo.models.drsformer`, which computes the same function another way: outputs and gradients are compared
 with this file, and so are speed and memory. Nothing here is clever on purpose.

@@ -15,8 +15,8 @@ channels_last memory, in which layer norm, 1x1 convolutions and the attention's 
 `tests/reference/drsformer_plain.py` holds the literal formulation, with which outputs and gradients are compared.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from derainzoo.errors import DerainzooError
-from derainzoo.models.checkpoints import Official, Shapes
+from derainzoo.models.checkpoints import Official, Shapes, shortest_expansion
 from derainzoo.models.layers import LayerNorm2d, SparseChannelAttention, crop, depthwise_conv2d, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
@@ -59,20 +59,15 @@ class DepthwiseConv(nn.Conv2d):
         return depthwise_conv2d(x, self.weight, self.dilation[0])
 
 
-class PairConv(nn.Conv2d):
+def pair_conv(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
     """Convolution of [u, v] with two neighbouring channels a group, as a depthwise convolution and a sum of neighbours.
 
     y[g] = K[g, 0] * x[2g] + K[g, 1] * x[2g + 1], so the weight (n, 2, k, k) is a depthwise one if viewed as (2n, 1, k, k). The
-    grouped convolution itself is a slow path of every backend, and this way u and v need not be concatenated.
+    grouped convolution itself takes a slow path on the CPU, and this way u and v need not be concatenated.
     """
-
-    def __init__(self, n: int, k: int) -> None:
-        super().__init__(2 * n, n, k, groups=n, bias=False)
-
-    def forward(self, u: Tensor, v: Tensor) -> Tensor:
-        weight_u, weight_v = self.weight.flatten(0, 1).unsqueeze(1).chunk(2)
-        u, v = depthwise_conv2d(u, weight_u), depthwise_conv2d(v, weight_v)
-        return pair_sum(u, v) if torch.compiler.is_exporting() else _PairSum.apply(u, v)
+    weight_u, weight_v = weight.flatten(0, 1).unsqueeze(1).chunk(2)
+    u, v = depthwise_conv2d(u, weight_u), depthwise_conv2d(v, weight_v)
+    return pair_sum(u, v) if torch.compiler.is_exporting() else _PairSum.apply(u, v)
 
 
 def pair_sum(u: Tensor, v: Tensor) -> Tensor:
@@ -116,7 +111,7 @@ class FeedForward(nn.Module):
         n = int(expansion * c)
         self.expand = conv1(c, 2 * n)
         self.depthwise3, self.depthwise5 = DepthwiseConv(2 * n, 3), DepthwiseConv(2 * n, 5)
-        self.pair3, self.pair5 = PairConv(n, 3), PairConv(n, 5)
+        self.pair3, self.pair5 = (nn.Conv2d(2 * n, n, k, groups=n, bias=False) for k in (3, 5))
         self.project = conv1(2 * n, c)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,7 +119,7 @@ class FeedForward(nn.Module):
             self.expand.weight.chunk(2),
             self.depthwise3.weight.chunk(2),
             self.depthwise5.weight.chunk(2),
-            (self.pair3, self.pair5),
+            (self.pair3.weight, self.pair5.weight),
             self.project.weight.chunk(2, 1),
             strict=True,
         )
@@ -133,7 +128,7 @@ class FeedForward(nn.Module):
             hidden = F.conv2d(x, expand)
             u = F.relu_(depthwise_conv2d(hidden, depthwise3))
             v = F.relu_(depthwise_conv2d(hidden, depthwise5))
-            out.append(F.conv2d(F.relu_(pair(u, v)), project))
+            out.append(F.conv2d(F.relu_(pair_conv(u, v, pair)), project))
         return out[0] + out[1]
 
 
@@ -150,11 +145,17 @@ class Block(nn.Module):
         return x + self.feed_forward(self.norm2(x))
 
 
-# MEFC. Each convolutional expert ends with a 1x1 convolution, after which it is scaled and, with the others, goes through another
-# 1x1 convolution. These linear maps merge into one matrix per picture, so an expert here is `matrix() @ features(x)`.
+class Expert(nn.Module):
+    """One convolutional operation of MEFC, except the 1x1 convolution at its end: `ExpertStep` merges that with its own."""
+
+    project: nn.Conv2d
+
+    def matrix(self) -> Tensor:
+        """The 1x1 convolution at the end."""
+        return self.project.weight.flatten(1)
 
 
-class Separable(nn.Module):
+class Separable(Expert):
     """Depthwise, 1x1, ReLU, depthwise, 1x1."""
 
     def __init__(self, c: int, k: int) -> None:
@@ -162,11 +163,8 @@ class Separable(nn.Module):
         self.depthwise1, self.mix = DepthwiseConv(c, k), conv1(c, c)
         self.depthwise2, self.project = DepthwiseConv(c, k), conv1(c, c)
 
-    def features(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.depthwise2(F.relu_(self.mix(self.depthwise1(x))))
-
-    def matrix(self) -> Tensor:
-        return self.project.weight.flatten(1)
 
 
 class PointwiseSeparable(Separable):
@@ -175,31 +173,28 @@ class PointwiseSeparable(Separable):
     def __init__(self, c: int) -> None:
         super().__init__(c, 1)
 
-    def features(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return F.relu_(F.conv2d(x, self.mix.weight * self.depthwise1.weight.transpose(0, 1)))
 
     def matrix(self) -> Tensor:
         return super().matrix() * self.depthwise2.weight.flatten()
 
 
-class Dilated(nn.Module):
+class Dilated(Expert):
     """Depthwise with dilation 2, 1x1."""
 
     def __init__(self, c: int, k: int) -> None:
         super().__init__()
         self.depthwise, self.project = DepthwiseConv(c, k, dilation=2), conv1(c, c)
 
-    def features(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.depthwise(x)
-
-    def matrix(self) -> Tensor:
-        return self.project.weight.flatten(1)
 
 
 class ExpertStep(nn.Module):
     """Seven convolutional experts and a 3x3 mean, each weighted for the picture, fused by a 1x1 convolution W.
 
-    ReLU(x + ReLU(sum_j W_j w_j P_j f_j(x))) with the features f_j of expert j, its 1x1 convolution P_j and its weight w_j.
+    ReLU(x + ReLU(sum_j (w_j W_j P_j) f_j(x))) with the features f_j of expert j, its 1x1 convolution P_j and its weight w_j.
     """
 
     def __init__(self, c: int) -> None:
@@ -211,16 +206,17 @@ class ExpertStep(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        fuse = self.fuse.weight.view(c, 8, c).transpose(0, 1)  # W_j
-        fuse = torch.cat([fuse[:7] @ torch.stack([e.matrix() for e in self.experts]), fuse[7:]])  # W_j P_j
-        fuse = (weights[..., None, None] * fuse.mT).to(x.dtype)  # (B, 8, C, C); autocast leaves in-place products alone
+        fuse = self.fuse.weight.view(c, 8, c).unbind(1)  # W_j
 
         def rows(features: Tensor) -> Tensor:
             return features.permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C)
 
-        y = rows(F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)) @ fuse[:, 7]
-        for j, expert in enumerate(self.experts):
-            y.baddbmm_(rows(expert.features(x)), fuse[:, j])
+        def matrix(j: int, linear: Tensor) -> Tensor:
+            return weights[:, j, None, None] * linear.mT  # one for each picture, (B, C, C)
+
+        y = rows(F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)) @ matrix(7, fuse[7])
+        for j, expert in enumerate(cast("Iterable[Expert]", self.experts)):
+            y = torch.baddbmm(y, rows(expert(x)), matrix(j, fuse[j] @ expert.matrix()))
         return F.relu_(x + F.relu_(y).view(b, h, w, c).permute(0, 3, 1, 2))
 
 
@@ -298,7 +294,7 @@ class DRSformer(nn.Module):
 @register(
     tasks=("derain",),
     params=33_655_424,
-    macs=0,
+    macs=203_760_612_352,
     multiple_of=8,
     tiny={"dim": 8, "blocks": (1, 1, 1, 1), "heads": (1, 2, 2, 4)},
 )
@@ -316,7 +312,7 @@ def drsformer(
 @register(
     tasks=("derain",),
     params=32_610_304,
-    macs=0,
+    macs=157_339_533_312,
     multiple_of=8,
     tiny={"dim": 8, "blocks": (1, 1, 1, 1), "heads": (1, 2, 2, 4)},
 )
@@ -333,16 +329,14 @@ def drsformer_plain(
 
 def _infer(shapes: Shapes) -> tuple[str, dict[str, object]]:
     levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    dim = shapes["patch_embed.proj.weight"][0]
-    arguments: dict[str, object] = {
-        "dim": dim,
-        "blocks": tuple(sum(k.startswith(f"{v}.") and k.endswith(".attn.temperature") for k in shapes) for v in levels),
-        "heads": tuple(shapes[f"{v}.0.attn.temperature"][0] for v in levels),
+    projections = (shapes[f"{level}.0.ffn.project_out.weight"] for level in levels)  # (C, 2 hidden, 1, 1)
+    name = "drsformer" if "encoder_level0.layers.0.ca_fc.0.weight" in shapes else "drsformer_plain"
+    return name, {
+        "dim": shapes["patch_embed.proj.weight"][0],
+        "blocks": [sum(k.startswith(f"{v}.") and k.endswith(".attn.temperature") for k in shapes) for v in levels],
+        "heads": [shapes[f"{level}.0.attn.temperature"][0] for level in levels],
+        "expansion": shortest_expansion({p[0]: p[1] // 2 for p in projections}),
     }
-    hidden = shapes["latent.0.ffn.project_out.weight"][1] // 2
-    if hidden != int(2.66 * 8 * dim):
-        arguments["expansion"] = (hidden + 0.5) / (8 * dim)  # the half keeps clear of the truncation
-    return "drsformer" if "encoder_level0.layers.0.ca_fc.0.weight" in shapes else "drsformer_plain", arguments
 
 
 OFFICIAL = Official(

@@ -81,13 +81,15 @@ def set_pool_window(net: nn.Module, train_size: int | tuple[int, int] | None, fa
     """
     pools = [m for m in net.modules() if isinstance(m, GlobalPool)]
     if not pools:
-        raise DerainzooError(f"{type(net).__name__} has no global pooling to make local; networks that have it: mhnet, elf, nafnet")
+        raise DerainzooError(
+            f"{type(net).__name__} has no global pooling to make local; networks that have it: mhnet, elf, nafnet"
+        )
     for pool in pools:
         pool.window = None
     if train_size is None:
         return
     size = (train_size, train_size) if isinstance(train_size, int) else train_size
-    seen: dict[nn.Module, tuple[int, int]] = {}
+    seen: dict[GlobalPool, tuple[int, int]] = {}
     hooks = [p.register_forward_hook(lambda p, x, _: seen.update({p: tuple(x[0].shape[-2:])})) for p in pools]
     tensors = {k: v.to("meta") for k, v in itertools.chain(net.named_parameters(), net.named_buffers())}
     dtype = next(iter(tensors.values())).dtype
@@ -97,8 +99,8 @@ def set_pool_window(net: nn.Module, train_size: int | tuple[int, int] | None, fa
     finally:
         for hook in hooks:
             hook.remove()
-    for pool, (h, w) in seen.items():
-        pool.window = (h * int(factor * size[0]) // size[0], w * int(factor * size[1]) // size[1])
+    for module, (h, w) in seen.items():
+        module.window = (h * int(factor * size[0]) // size[0], w * int(factor * size[1]) // size[1])
 
 
 class LayerNorm2d(nn.Module):
@@ -214,7 +216,10 @@ class SparseChannelAttention(ChannelSelfAttention):
         super().__init__(channels, heads)
         n = channels // heads
         if channels % heads or n < 2:
-            raise DerainzooError(f"sparse attention needs heads that divide the width and keep 2 channels each, found {heads} heads for width {channels}")
+            raise DerainzooError(
+                f"sparse attention: heads that divide the width into 2 or more channels each expected, "
+                f"found {heads} heads for width {channels}"
+            )
         self.keep = (n // 2, 2 * n // 3, 3 * n // 4, 4 * n // 5)
         self.mix = nn.ParameterList(nn.Parameter(torch.full((1,), 0.2)) for _ in self.keep)
 
@@ -243,7 +248,7 @@ class SparseChannelAttention(ChannelSelfAttention):
 def cosine_gram(q: Tensor, k: Tensor) -> Tensor:
     """Cosines between the columns of q and those of k, both (..., pixels, C): normalised after the product, which is small."""
     if q.dtype == torch.float16:  # a sum over all pixels would leave its range
-        return F.normalize(q, dim=-2).mT @ F.normalize(k, dim=-2)
+        return F.normalize(q, dim=-2, eps=1e-6).mT @ F.normalize(k, dim=-2, eps=1e-6)
     norm_q, norm_k = (t.square().sum(-2).clamp_min(1e-24).sqrt() for t in (q, k))
     return q.mT @ k / norm_q.unsqueeze(-1) / norm_k.unsqueeze(-2)
 

@@ -146,7 +146,19 @@ class ChannelAttentionBlock(nn.Module):
         return y * self.attend(self.pool(y)) + x
 
 
-def bring_up(encoded: Tensor, decoded: Tensor, encoded_chain: nn.Sequential, decoded_chain: nn.Sequential) -> Tensor:
+class ChannelAttentionGroup(nn.Module):
+    """CABG: SCABs and a closing convolution, residual."""
+
+    def __init__(self, c: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(ChannelAttentionBlock(c) for _ in range(blocks)))
+        self.close = conv3(c, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.close(self.blocks(x))
+
+
+def bring_up(encoded: Tensor, decoded: Tensor, encoded_chain: nn.Module, decoded_chain: nn.Module) -> Tensor:
     """Encoder and decoder features of one level, through a chain of 1x1 convolutions each, summed at full size.
 
     As published, each of the two is doubled bilinearly before every convolution but the last. Convolutions of size 1 without
@@ -154,14 +166,15 @@ def bring_up(encoded: Tensor, decoded: Tensor, encoded_chain: nn.Sequential, dec
     the sum is interpolated once: up(P e + Q d).
     """
 
-    def merged(chain: nn.Sequential) -> Tensor:
-        matrix, *others = (conv.weight.flatten(1) for conv in chain)
+    def merged(chain: nn.Module) -> tuple[Tensor, int]:
+        matrix, *others = (weight.flatten(1) for weight in chain.parameters())
         for other in others:
             matrix = other @ matrix
-        return matrix[..., None, None]
+        return matrix[..., None, None], len(others)
 
-    x = F.conv2d(encoded, merged(encoded_chain)) + F.conv2d(decoded, merged(decoded_chain))
-    for _ in encoded_chain[1:]:
+    (p, doublings), (q, _) = merged(encoded_chain), merged(decoded_chain)
+    x = F.conv2d(encoded, p) + F.conv2d(decoded, q)
+    for _ in range(doublings):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     return x
 
@@ -173,10 +186,7 @@ class CascadeNetwork(nn.Module):
         super().__init__()
         self.enter = conv1(width, features)
         self.norms = nn.ModuleList(LayerNorm2d(features, eps=1e-6) for _ in range(4))
-        self.groups = nn.ModuleList(
-            nn.Sequential(*(ChannelAttentionBlock(features) for _ in range(blocks)), conv3(features, features))
-            for _ in range(4)
-        )
+        self.groups = nn.ModuleList(ChannelAttentionGroup(features, blocks) for _ in range(4))
 
         def chain(level: int) -> nn.Sequential:
             widths = [width * 2**i for i in range(level, 0, -1)] or [width]
@@ -187,9 +197,8 @@ class CascadeNetwork(nn.Module):
     def forward(self, x: Tensor, encoded: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
         x = self.enter(x)
         for level in range(4):
-            x = self.norms[level](x)
             up = bring_up(encoded[level], decoded[level], self.encoded[level], self.decoded[level])
-            x = x + self.groups[level](x) + up
+            x = self.groups[level](self.norms[level](x)) + up
         return x
 
 
@@ -296,7 +305,7 @@ class MHNetHead(nn.Module):
 @register(
     tasks=("derain",),
     params=16_695_285,
-    macs=0,
+    macs=28_508_312_064,
     multiple_of=16,
     tiny={"width": 8, "features": 10, "encoder": (1, 1, 1, 2), "blocks": 1},
 )
@@ -314,7 +323,7 @@ def mhnet(
 @register(
     tasks=("deblur",),
     params=17_025_981,
-    macs=0,
+    macs=43_213_367_808,
     multiple_of=16,
     tiny={"width": 8, "features": 10, "encoder": (1, 1, 1, 2), "blocks": 1},
 )
@@ -332,7 +341,7 @@ def mhnet_deblur(
 @register(
     tasks=("derain", "deblur"),
     params=67_527_564,
-    macs=0,
+    macs=125_882_905_600,
     multiple_of=16,
     tiny={"width": 8, "encoder": (1, 1, 1, 2), "blocks": 1},
 )
@@ -349,7 +358,7 @@ def mhnet_head(
 @register(
     tasks=("derain", "deblur"),
     params=17_037_516,
-    macs=0,
+    macs=32_279_112_960,
     multiple_of=16,
     tiny={"width": 8, "encoder": (1, 1, 1, 2), "blocks": 1},
 )
@@ -419,9 +428,11 @@ OFFICIAL = Official(
         # full resolution
         (r"^stage2\.info\.", "detail.enter."),
         (r"^stage2\.norm(?P<n>\d)\.", _from_zero("detail.norms.{}.")),
-        (r"^stage2\.CABG(?P<n>\d)\.(body\.)?", _from_zero("detail.groups.{}.")),
-        (r"^(detail\.groups\.\d\.\d)\.body\.0\.", r"\1.conv1."),
-        (r"^(detail\.groups\.\d\.\d)\.body\.2\.", r"\1.conv2."),
+        (r"^stage2\.CABG(?P<n>\d)\.body\.\d+\.weight$", _from_zero("detail.groups.{}.close.weight")),
+        (r"^stage2\.CABG(?P<n>\d)\.body\.", _from_zero("detail.groups.{}.blocks.")),
+        (r"^stage2\.CABG(?P<n>\d)\.", _from_zero("detail.groups.{}.")),
+        (r"^(detail\.groups\.\d\.blocks\.\d+)\.body\.0\.", r"\1.conv1."),
+        (r"^(detail\.groups\.\d\.blocks\.\d+)\.body\.2\.", r"\1.conv2."),
         (r"\.depth_conv\.", ".0."),
         (r"\.point_conv\.", ".1."),
         (r"\.SCA\.conv_du\.0\.", ".attend."),
