@@ -1,6 +1,7 @@
 """MHNet's two forms against recordings of the published networks, and against their literal formulations."""
 
 import csv
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -154,8 +155,9 @@ def test_operations_agree_with_the_published_count(variant, published_gmacs):
         n = net.tail.weight.shape[1]
         for chain in ([2 * w, n, n], [4 * w, 2 * w, n, n], [8 * w, 4 * w, 2 * w, n, n]):
             doublings = len(chain) - 2
-            steps = list(zip(chain, chain[1:], strict=False))
-            for i, (a, b) in enumerate(steps):  # encoder and decoder each; convolution i stands behind i + 1 doublings
+            for i, (a, b) in enumerate(
+                pairwise(chain)
+            ):  # encoder and decoder each; convolution i stands behind i + 1 doublings
                 count -= 2 * a * b * pixels // 4 ** max(doublings - 1 - i, 0)
                 count += 2 * b * a * chain[0] if i else 0  # the product of the matrices
             count += 2 * chain[0] * n * pixels // 4**doublings
