@@ -26,6 +26,7 @@ from derainzoo.models.layers import (
     GatedFeedForward,
     LayerNorm2d,
     covariance_attention,
+    crop,
     pad_to_multiple,
 )
 from derainzoo.models.registry import Paper, register
@@ -334,8 +335,8 @@ class ELF(nn.Module):
             image = x - (detail + resize(rain_half, 2))
         else:
             image = detail + resize(clean_half, 2)
-        image = image[..., :h, :w]
-        return ElfOutput(image, clean_half[..., : (h + 1) // 2, : (w + 1) // 2]) if self.training else image
+        image = crop(image, h, w)
+        return ElfOutput(image, crop(clean_half, (h + 1) // 2, (w + 1) // 2)) if self.training else image
 
 
 @register(
