@@ -244,7 +244,9 @@ def _show(value: Any) -> str:
 
 
 def check_sense(cfg: DictConfig) -> None:
-    """Contradictions between settings that are each fine alone."""
+    """What is missing, and contradictions between settings that are each fine alone."""
+    if missing := [str(key) for key in cfg if OmegaConf.is_missing(cfg, key)]:
+        raise DerainzooError(f"`derainzoo {cfg.task}` needs {' and '.join(missing)}; see `derainzoo {cfg.task} --help`.")
     if cfg.task in {"train", "search", "evaluate"}:
         check_data(cfg.data, cfg.paths.data)
     if cfg.task in {"train", "search"}:

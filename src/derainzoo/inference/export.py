@@ -7,7 +7,10 @@ what the network gives, at three sizes; it carries its origin and how it is used
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +77,22 @@ def export_network(
         "input": "image: float32 (batch, 3, height, width), RGB in [0, 1]",
         "output": "restored: of the same shape; clamp it to [0, 1]",
         "size": "any height and width" + (f"; padded inside to multiples of {multiple}" if multiple > 1 else ""),
+        **({"opset": OPSET} if format == "onnx" else {}),
         **(facts or {}),
     }
     try:
         json.dumps(card)
     except TypeError as error:
         raise DerainzooError(f"{path}: arguments and facts must be plain values (numbers, strings, lists): {error}") from None
-    with whole_file(path) as partial:
-        run = _WRITERS[format](net, partial, card)
-        difference, smallest = _compare(run, net, multiple, path.name)
+    with whole_file(path) as partial, _quiet():
+        artefact = _WRITERS[format](net)
+        artefact.save(partial, card)
+        run = artefact.read(partial)
+        card["largest_difference"] = _check_sizes(run, net, multiple, path.name)
+        card["smallest_side"] = _smallest_side(run, net, multiple)
+        artefact.save(partial, card)
         size = partial.stat().st_size
-    return {"path": str(path), "format": format, "bytes": size, "difference": difference, "smallest_side": smallest, **card}
+    return {"path": str(path), "format": format, "bytes": size, **card}
 
 
 def _format(path: Path, format: str | None) -> str:
@@ -102,89 +110,128 @@ def _format(path: Path, format: str | None) -> str:
     return format
 
 
-# Each writer returns what runs the file that it wrote.
-
-
 def _trace(net: nn.Module) -> tuple[tuple[Tensor], tuple[dict[int, Any]]]:
     """Example image and free dimensions. Two images, as one alone would freeze what sorts or scatters over the batch."""
     auto = torch.export.Dim.AUTO
     return (torch.rand(2, 3, 40, 56),), ({0: auto, 2: auto, 3: auto},)
 
 
-def _write_onnx(net: nn.Module, path: Path, card: Mapping[str, Any]) -> Run:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise DerainzooError(f"ONNX files need the package '{error.name}': pip install 'derainzoo[onnx]'") from None
-    example, free = _trace(net)
-    program = torch.onnx.export(
-        net,
-        example,
-        dynamo=True,
-        dynamic_shapes=free,
-        input_names=["image"],
-        output_names=["restored"],
-        opset_version=OPSET,
-        verbose=False,
-    )
-    assert program is not None
-    program.model.metadata_props["derainzoo"] = json.dumps({**card, "opset": OPSET})
-    program.save(path, external_data=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
-
-
-def _write_program(net: nn.Module, path: Path, card: Mapping[str, Any]) -> Run:
-    example, free = _trace(net)
-    program = torch.export.export(net, example, dynamic_shapes=free)
-    torch.export.save(program, path, extra_files={"derainzoo.json": json.dumps(card)})
-    return torch.export.load(path).module()
-
-
-def _write_weights(net: nn.Module, path: Path, card: Mapping[str, Any]) -> Run:
-    facts = {k: v for k, v in card.items() if k not in ("derainzoo", "name", "arguments")}
-    save_weights(path, net, card["name"], card["arguments"], **facts)
-    return load_model(path)
-
-
-_WRITERS = {"onnx": _write_onnx, "torch_export": _write_program, "safetensors": _write_weights}
-
-
-def _compare(run: Run, net: nn.Module, multiple: int, where: str) -> tuple[float, int]:
-    """Largest difference between file and network at three sizes, and the smallest side of an image that the file takes."""
-    m = max(multiple, 8)
-    generator = torch.Generator().manual_seed(0)
-
-    def differ(batch: int, h: int, w: int) -> float:
-        image = torch.rand(batch, 3, h, w, generator=generator)
-        with torch.no_grad():
-            expected, found = net(image), run(image)
-        if found.shape != expected.shape:
-            return float("inf")
-        return ((found - expected).abs().max() / expected.abs().max().clamp_min(1)).item()
-
-    largest = 0.0
-    for batch, h, w in [(1, 2 * m + 1, 3 * m + 5), (3, 4 * m, 2 * m + 7), (2, 3 * m + 2, 2 * m + 8)]:
+class _Onnx:
+    def __init__(self, net: nn.Module) -> None:
         try:
-            difference = differ(batch, h, w)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DerainzooError(f"{where} is not kept: it does not take {batch} x 3 x {h} x {w} ({reason})") from None
+            import onnxruntime
+            import onnxscript  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise DerainzooError(f"ONNX files need the package '{error.name}': pip install 'derainzoo[onnx]'") from None
+        example, free = _trace(net)
+        program = torch.onnx.export(
+            net,
+            example,
+            dynamo=True,
+            dynamic_shapes=free,
+            input_names=["image"],
+            output_names=["restored"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert program is not None
+        for value in (*program.model.graph.inputs, *program.model.graph.outputs):
+            assert value.shape is not None
+            value.shape[0], value.shape[2], value.shape[3] = "batch", "height", "width"  # instead of s40, s73, s6
+        self.program, self.start = program, onnxruntime.InferenceSession
+
+    def save(self, path: Path, card: Mapping[str, Any]) -> None:
+        self.program.model.metadata_props["derainzoo"] = json.dumps(card)
+        self.program.save(path, external_data=False)
+
+    def read(self, path: Path) -> Run:
+        session = self.start(path, providers=["CPUExecutionProvider"])
+        return lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+
+class _Program:
+    def __init__(self, net: nn.Module) -> None:
+        example, free = _trace(net)
+        self.program = torch.export.export(net, example, dynamic_shapes=free)
+
+    def save(self, path: Path, card: Mapping[str, Any]) -> None:
+        torch.export.save(self.program, path, extra_files={"derainzoo.json": json.dumps(card)})
+
+    def read(self, path: Path) -> Run:
+        return torch.export.load(path).module()
+
+
+class _Weights:
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def save(self, path: Path, card: Mapping[str, Any]) -> None:
+        facts = {k: v for k, v in card.items() if k not in ("derainzoo", "name", "arguments")}
+        save_weights(path, self.net, card["name"], card["arguments"], **facts)
+
+    def read(self, path: Path) -> Run:
+        return load_model(path)
+
+
+_WRITERS: dict[str, Callable[[nn.Module], _Onnx | _Program | _Weights]] = {
+    "onnx": _Onnx,
+    "torch_export": _Program,
+    "safetensors": _Weights,
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' reports about their own work."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _difference(run: Run, net: nn.Module, batch: int, h: int, w: int) -> float:
+    """Largest difference of the two, for values up to 1 absolute, beyond that relative."""
+    image = torch.rand(batch, 3, h, w, generator=torch.Generator().manual_seed(h * w))
+    with torch.no_grad():
+        expected, found = net(image), run(image)
+    if found.shape != expected.shape:
+        return math.inf
+    return ((found - expected).abs().max() / expected.abs().max().clamp_min(1)).item()
+
+
+def _check_sizes(run: Run, net: nn.Module, multiple: int, where: str) -> float:
+    """Raise unless the file does what the network does, at three sizes; returns by how much it differs at most."""
+    m, largest = max(multiple, 8), 0.0
+    for batch, h, w in [(1, 2 * m + 1, 3 * m + 5), (3, 4 * m, 2 * m + 7), (2, 3 * m + 2, 2 * m + 8)]:
+        size = f"{batch} x 3 x {h} x {w}"
+        try:
+            difference = _difference(run, net, batch, h, w)
+        except Exception as error:  # runtimes have errors of their own kinds
+            raise DerainzooError(f"{where} is not kept, as it refuses {size}: {str(error).strip().splitlines()[0]}") from None
         if not difference <= TOLERANCE:
             raise DerainzooError(
-                f"{where} is not kept: at {batch} x 3 x {h} x {w} it differs from the network by {difference:.2g}, "
-                f"more than {TOLERANCE:g}"
+                f"{where} is not kept: at {size} it differs from the network by {difference:.2g}, more than {TOLERANCE:g}"
             )
         largest = max(largest, difference)
-    # torch.export takes a side of one pixel, at any depth of the network, for another program
+    return largest
+
+
+def _smallest_side(run: Run, net: nn.Module, multiple: int) -> int:
+    """torch.export takes a side of one pixel, wherever in the network, for another program, and refuses it later."""
+    larger = 2 * max(multiple, 8)
     for side in (1, multiple + 1):
         try:
-            if max(differ(1, h, w) for h, w in [(side, side), (side, 2 * m), (2 * m, side)]) <= TOLERANCE:
-                return largest, side
+            if all(_difference(run, net, 1, h, w) <= TOLERANCE for h, w in [(side, side), (side, larger), (larger, side)]):
+                return side
         except Exception as error:
-            log.debug("%s does not take a side of %d: %s", where, side, error)
-    return largest, 2 * m + 1
+            log.debug("a side of %d is refused: %s", side, error)
+    return larger + 1
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------------
@@ -207,6 +254,5 @@ def export(cfg: "DictConfig") -> None:
     format = cfg.format or (None if cfg.output else "onnx")
     output = cfg.output or name + FORMATS.get(format or "", "")
     report = export_network(net, output, name=name, arguments=arguments, format=format, facts=facts, overwrite=cfg.overwrite)
-    report["bytes"] = f"{report['bytes'] / 2**20:.2f} MiB"
-    report["difference"] = f"{report['difference']:.1e} from the network, at three sizes"
-    print_facts(report)
+    size, difference = f"{report['bytes'] / 2**20:.2f} MiB", f"{report['largest_difference']:.1e}"
+    print_facts({**report, "bytes": size, "largest_difference": f"{difference} between file and network, at three sizes"})
