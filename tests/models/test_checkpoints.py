@@ -49,6 +49,10 @@ ODD: dict[str, Arguments] = {
         "expansion": 2.3,
         "bias_free": True,
     },
+    "drsformer": {"dim": 12, "blocks": [1, 2, 1, 3], "heads": [1, 3, 2, 6], "expansion": 1.7},
+    "drsformer_plain": {"dim": 8, "blocks": [2, 1, 1, 1], "heads": [2, 1, 4, 2], "expansion": 3.0},
+    "mhnet": {"width": 8, "features": 6, "encoder": [2, 1, 3, 1], "blocks": 3, "heads": 4},
+    "mhnet_head": {"width": 4, "encoder": [1, 2, 1, 2], "blocks": 2, "heads": 2},
     "nafnet": {"width": 6, "encoder": [1, 3, 2], "middle": 2, "decoder": [2, 1, 1]},
     "nafnet_sidd": {"width": 4, "encoder": [2, 2, 4, 8], "middle": 12, "decoder": [2, 2, 2, 2]},
 }

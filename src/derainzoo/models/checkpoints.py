@@ -12,6 +12,7 @@ Our own format is `.safetensors` whose header says under `derainzoo` how to buil
 import hashlib
 import importlib
 import json
+import math
 import os
 import pickle
 import re
@@ -86,6 +87,16 @@ class Official:
             else:
                 renamed[ours] = tensor  # left for the strict comparison to name
         return renamed, dead
+
+
+def shortest_expansion(widths: Mapping[int, int]) -> float:
+    """The decimal of fewest digits that rounds down to all these feed-forward widths, block width -> feed-forward width."""
+    lowest = max(hidden / width for width, hidden in widths.items())
+    for digits in range(1, 7):
+        expansion = math.ceil(lowest * 10**digits) / 10**digits
+        if all(int(width * expansion) == hidden for width, hidden in widths.items()):
+            return expansion
+    raise DerainzooError(f"no common expansion explains the feed-forward widths {widths} (block width: feed-forward width)")
 
 
 def officials() -> dict[str, Official]:

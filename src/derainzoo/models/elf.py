@@ -24,6 +24,7 @@ from derainzoo.models.checkpoints import Official, Shapes
 from derainzoo.models.layers import (
     ChannelSelfAttention,
     GatedFeedForward,
+    GlobalPool,
     LayerNorm2d,
     covariance_attention,
     crop,
@@ -73,11 +74,11 @@ class ChannelGate(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(c, c // 4, 1, bias=False)
+        self.pool, self.squeeze = GlobalPool(), nn.Conv2d(c, c // 4, 1, bias=False)
         self.excite = nn.Conv2d(c // 4, c, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        s = F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
+        s = F.relu(self.squeeze(self.pool(x)))
         return x * torch.sigmoid(self.excite(s))
 
 

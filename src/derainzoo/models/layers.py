@@ -1,9 +1,15 @@
 """Blocks that two or more networks share."""
 
+import itertools
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+from derainzoo.errors import DerainzooError
 
 
 def mirror_indices(size: int, multiple: int, device: torch.device) -> Tensor:
@@ -38,6 +44,65 @@ def crop(x: Tensor, h: int, w: int) -> Tensor:
     return x.index_select(-1, torch.arange(w, device=x.device))
 
 
+class GlobalPool(nn.Module):
+    """Mean over the whole picture, (B, C, 1, 1), or over a window around each pixel, (B, C, H, W).
+
+    A network trained on small patches meets other means in large pictures; windows of about the patches' size keep them alike
+    (test-time local converter, arXiv 2112.04491). `set_pool_window` sets them for a whole network.
+    """
+
+    window: tuple[int, int] | None = None
+    """Height and width; an axis that is no longer than its window is averaged whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[-2:]
+        if self.window is None or (self.window[0] >= h and self.window[1] >= w):
+            return x.mean((2, 3), keepdim=True)
+        x = box_mean(box_mean(x, min(h, self.window[0]), -2), min(w, self.window[1]), -1)
+        top, left = (h - x.shape[-2]) // 2, (w - x.shape[-1]) // 2
+        # pixels whose window would leave the picture take the nearest whole window's mean
+        return F.pad(x, (left, w - x.shape[-1] - left, top, h - x.shape[-2] - top), mode="replicate")
+
+
+def box_mean(x: Tensor, size: int, dim: int) -> Tensor:
+    """Mean of every `size` neighbours along an axis, from running sums in at least float32."""
+    sums = x.cumsum(dim, dtype=torch.promote_types(x.dtype, torch.float32))
+    n = x.shape[dim] - size + 1
+    ends = sums.narrow(dim, size - 1, n)
+    starts = torch.cat([torch.zeros_like(sums.narrow(dim, 0, 1)), sums.narrow(dim, 0, n - 1)], dim)
+    return ((ends - starts) / size).to(x.dtype)
+
+
+def set_pool_window(net: nn.Module, train_size: int | tuple[int, int] | None, factor: float = 1.5) -> None:
+    """Give every `GlobalPool` of a network a window of `factor` times what it sees of a training patch; None takes them away.
+
+    Pictures up to `factor` times the training patch are restored as before, larger ones by local means. The sizes come from one
+    forward pass without memory or arithmetic behind it.
+    """
+    pools = [m for m in net.modules() if isinstance(m, GlobalPool)]
+    if not pools:
+        raise DerainzooError(
+            f"{type(net).__name__} has no global pooling to make local; networks that have it: mhnet, elf, nafnet"
+        )
+    for pool in pools:
+        pool.window = None
+    if train_size is None:
+        return
+    size = (train_size, train_size) if isinstance(train_size, int) else train_size
+    seen: dict[GlobalPool, tuple[int, int]] = {}
+    hooks = [p.register_forward_hook(lambda p, x, _: seen.update({p: tuple(x[0].shape[-2:])})) for p in pools]
+    tensors = {k: v.to("meta") for k, v in itertools.chain(net.named_parameters(), net.named_buffers())}
+    dtype = next(iter(tensors.values())).dtype
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(net, tensors, torch.empty(1, 3, *size, dtype=dtype, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for module, (h, w) in seen.items():
+        module.window = (h * int(factor * size[0]) // size[0], w * int(factor * size[1]) // size[1])
+
+
 class LayerNorm2d(nn.Module):
     """Normalise over channels at each pixel (biased variance).
 
@@ -52,6 +117,64 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
+    """Depthwise convolution of the same size by an odd kernel (C, 1, k, k); on the CPU with a backward pass of its own."""
+    slow_natively = weight.shape[-1] > 3 or dilation > 1
+    if slow_natively and x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        return _DepthwiseConv2d.apply(x, weight, dilation)
+    return _depthwise_conv2d(x, weight, dilation)
+
+
+def _depthwise_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2 * dilation, dilation=dilation, groups=len(weight))
+
+
+class _DepthwiseConv2d(torch.autograd.Function):
+    """oneDNN's gradients of depthwise convolutions are fast up to 3 columns and without dilation, else about ten times slower.
+
+    The gradient of the input is therefore taken as the convolution with the mirrored kernel. That of the weight comes from
+    kernels of 3 columns: the columns at -d, 0 and d of a kernel are neighbours once d columns of the picture are one, with d
+    times the channels. A dilated convolution is first split into the dense ones that it consists of.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        return _depthwise_conv2d(x, weight, dilation)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.dilation = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        c, _, k, _ = weight.shape
+        grad_x = _depthwise_conv2d(g, weight.flip(2, 3).to(g.dtype), ctx.dilation)
+        if ctx.dilation > 1:
+            x, g = _lattices(x, ctx.dilation), _lattices(g, ctx.dilation)
+        columns: dict[int, Tensor] = {}
+        for d in range(1, k // 2 + 1):
+            size = (d * c, 1, k, 3)
+            grad = conv2d_weight(_fold_columns(x.to(g.dtype), d), size, _fold_columns(g, d), padding=(k // 2, 1), groups=d * c)
+            columns[-d], columns[0], columns[d] = grad.view(d, c, k, 3).sum(0).unbind(-1)
+        grad_weight = torch.stack([columns[j] for j in sorted(columns)], -1).unsqueeze(1)
+        return grad_x, grad_weight.to(weight.dtype), None
+
+
+def _fold_columns(x: Tensor, d: int) -> Tensor:
+    """(B, C, H, W) -> (B, d C, H, W / d); in channels_last memory another view of the same numbers."""
+    if x.shape[-1] % d:
+        x = F.pad(x, (0, -x.shape[-1] % d))
+    return x.permute(0, 2, 3, 1).unflatten(2, (-1, d)).flatten(3).permute(0, 3, 1, 2)
+
+
+def _lattices(x: Tensor, d: int) -> Tensor:
+    """Every d-th pixel of both directions as a picture of its own: (B, C, H, W) -> (B d^2, C, H / d, W / d)."""
+    x = F.pad(x, (0, -x.shape[-1] % d, 0, -x.shape[-2] % d))
+    return rearrange(x, "b c (h i) (w j) -> (b i j) c h w", i=d, j=d).contiguous(memory_format=torch.channels_last)
 
 
 def covariance_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
@@ -77,6 +200,59 @@ class ChannelSelfAttention(nn.Module):
         return self.project(covariance_attention(q, k, v, self.temperature))
 
 
+class SparseChannelAttention(ChannelSelfAttention):
+    """Top-k sparse channel attention: four softmaxes, over the k largest scores of each row, mixed by learned weights.
+
+    The paper computes, for k of (1/2, 2/3, 3/4, 4/5) C and with S = q k^T / (|q| |k|) * temperature,
+
+        out = W sum_j a_j softmax(top_kj(S)) v
+
+    Here the same numbers come out of fewer passes over the picture: the norms divide the small matrix q k^T instead of the
+    long rows of q and k; the four kept sets are beginnings of one sorted list, so one sparse matrix holds their sum; and W
+    joins that matrix, so that the picture is multiplied once. With channels_last memory nothing is copied on the way.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__(channels, heads)
+        n = channels // heads
+        if channels % heads or n < 2:
+            raise DerainzooError(
+                f"sparse attention: heads that divide the width into 2 or more channels each expected, "
+                f"found {heads} heads for width {channels}"
+            )
+        self.keep = (n // 2, 2 * n // 3, 3 * n // 4, 4 * n // 5)
+        self.mix = nn.ParameterList(nn.Parameter(torch.full((1,), 0.2)) for _ in self.keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[-2:]
+        heads = self.temperature.shape[0]
+        qkv = rearrange(self.qkv_depthwise(self.qkv(x)), "b c h w -> b (h w) c")
+        q, k, v = qkv.chunk(3, dim=-1)
+        q, k = (rearrange(t, "b p (n c) -> b n p c", n=heads) for t in (q, k))
+        attention = self.sparse_softmax(cosine_gram(q, k) * self.temperature)  # (B, heads, C/heads, C/heads)
+        project = rearrange(self.project.weight, "o (n c) 1 1 -> n c o", n=heads)
+        matrix = (attention.mT @ project).flatten(1, 2)  # (B, C, C): attention, then projection
+        return rearrange(v @ matrix, "b (h w) c -> b c h w", h=h, w=w)
+
+    def sparse_softmax(self, scores: Tensor) -> Tensor:
+        """sum_j a_j softmax(top_kj(scores)) as one matrix, from one sort."""
+        top, indices = scores.topk(self.keep[-1], dim=-1)
+        e = (top - top[..., :1]).exp()
+        sums = e.cumsum(-1)
+        rank = torch.arange(self.keep[-1], device=e.device)
+        # a score of rank r counts in every branch that keeps more than r of them
+        weights = e * sum(a / sums[..., k - 1 : k] * (rank < k) for a, k in zip(self.mix, self.keep, strict=True))
+        return torch.zeros_like(scores).scatter(-1, indices, weights.to(scores.dtype))
+
+
+def cosine_gram(q: Tensor, k: Tensor) -> Tensor:
+    """Cosines between the columns of q and those of k, both (..., pixels, C): normalised after the product, which is small."""
+    if q.dtype == torch.float16:  # a sum over all pixels would leave its range
+        return F.normalize(q, dim=-2, eps=1e-6).mT @ F.normalize(k, dim=-2, eps=1e-6)
+    norm_q, norm_k = (t.square().sum(-2).clamp_min(1e-24).sqrt() for t in (q, k))
+    return q.mT @ k / norm_q.unsqueeze(-1) / norm_k.unsqueeze(-2)
+
+
 class GatedFeedForward(nn.Module):
     """1x1 out to two halves, depthwise 3x3, one half gates the other, 1x1 back (Restormer's GDFN)."""
 
@@ -98,6 +274,12 @@ def simple_gate(x: Tensor) -> Tensor:
     return a * b
 
 
+def scaled_conv1(conv: nn.Conv2d, scale: Tensor, x: Tensor) -> Tensor:
+    """`scale * conv(x)` for a 1x1 convolution and a factor (1, C, 1, 1); scaling its weights instead saves a pass."""
+    scale = scale.flatten()
+    return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), None if conv.bias is None else conv.bias * scale)
+
+
 class NAFBlock(nn.Module):
     """NAFNet's block: a depthwise convolution with simplified channel attention, then two 1x1 convolutions; no activations.
 
@@ -109,7 +291,7 @@ class NAFBlock(nn.Module):
         self.norm1 = LayerNorm2d(channels, eps=1e-6)
         self.expand1 = nn.Conv2d(channels, 2 * channels, 1)
         self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
-        self.attend = nn.Conv2d(channels, channels, 1)
+        self.pool, self.attend = GlobalPool(), nn.Conv2d(channels, channels, 1)
         self.project1 = nn.Conv2d(channels, channels, 1)
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.norm2 = LayerNorm2d(channels, eps=1e-6)
@@ -119,6 +301,6 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = simple_gate(self.depthwise(self.expand1(self.norm1(x))))
-        y = y * self.attend(y.mean((2, 3), keepdim=True))
-        x = x + self.beta * self.project1(y)
-        return x + self.gamma * self.project2(simple_gate(self.expand2(self.norm2(x))))
+        y = y * self.attend(self.pool(y))
+        x = x + scaled_conv1(self.project1, self.beta, y)
+        return x + scaled_conv1(self.project2, self.gamma, simple_gate(self.expand2(self.norm2(x))))

@@ -9,14 +9,13 @@ itself (the published one leaves that to its test script), and images are RGB, s
 half-pixel views do not load.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from derainzoo.errors import DerainzooError
-from derainzoo.models.checkpoints import Official, Shapes
+from derainzoo.models.checkpoints import Official, Shapes, shortest_expansion
 from derainzoo.models.layers import ChannelSelfAttention, GatedFeedForward, LayerNorm2d, crop, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
@@ -136,16 +135,6 @@ def restormer(
     return Restormer(dim, blocks, refinement, heads, expansion, bias_free)
 
 
-def _shortest_expansion(widths: dict[int, int]) -> float:
-    """The decimal of fewest digits that rounds down to all these feed-forward widths, block width -> feed-forward width."""
-    lowest = max(hidden / width for width, hidden in widths.items())
-    for digits in range(1, 7):
-        expansion = math.ceil(lowest * 10**digits) / 10**digits
-        if all(int(width * expansion) == hidden for width, hidden in widths.items()):
-            return expansion
-    raise DerainzooError(f"no common expansion explains the feed-forward widths {widths} (block width: feed-forward width)")
-
-
 def _infer(shapes: Shapes) -> tuple[str, dict[str, object]]:
     dim, channels = shapes["patch_embed.proj.weight"][:2]
     if channels != 3:
@@ -161,7 +150,7 @@ def _infer(shapes: Shapes) -> tuple[str, dict[str, object]]:
         "blocks": [count(level) for level in levels],
         "refinement": count("refinement"),
         "heads": [shapes[f"{level}.0.attn.temperature"][0] for level in levels],
-        "expansion": _shortest_expansion({p[0]: p[1] for p in projections}),
+        "expansion": shortest_expansion({p[0]: p[1] for p in projections}),
         "bias_free": "encoder_level1.0.norm1.body.bias" not in shapes,
     }
 
