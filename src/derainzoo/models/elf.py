@@ -274,7 +274,7 @@ class MultiInputAttention(nn.Module):
             self.key(self.norm_key(texture)),
             self.value(self.norm_value(texture)),
         )
-        texture = texture + self.project(covariance_attention(q, k, v, self.temperature))
+        texture = texture + covariance_attention(q, k, v, self.temperature, self.project.weight)
         texture = texture + self.feed_forward(self.norm2(texture))
         return self.fuse(self.embed_background(background), texture)
 
@@ -343,7 +343,7 @@ class ELF(nn.Module):
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=1_536_785,
-    macs=17_456_920_704,
+    macs=16_995_853_440,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )
@@ -362,7 +362,7 @@ def elf(
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=568_308,
-    macs=5_748_445_696,
+    macs=5_543_326_208,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )
@@ -381,7 +381,7 @@ def elf_lw(
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=1_223_972,
-    macs=12_042_926_208,
+    macs=11_741_821_056,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )
