@@ -72,7 +72,9 @@ TASKS = {
     "export": Task(
         "write a network for use elsewhere: onnx, torch_export or safetensors",
         "derainzoo.inference.export:export",
-        example="derainzoo export model=elf weights=best.ckpt format=onnx",
+        words=("weights", "output"),
+        flags=("overwrite", "allow_random"),
+        example="derainzoo export best.ckpt elf.onnx",
     ),
     "convert": Task(
         "published or own weights to safetensors",

@@ -80,6 +80,18 @@ def fingerprint(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def chosen_model(cfg: DictConfig) -> tuple[str | None, dict[str, Any]]:
+    """Name of the network and those of its arguments that were said, for tasks whose weights usually tell both.
+
+    Such tasks have no model unless one is chosen; the usual arguments come with the choice, and a file may know others.
+    """
+    if not cfg.get("model"):
+        return None, {}
+    usual = model_info(cfg.model.name).arguments
+    said: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    return said.pop("name"), {k: v for k, v in said.items() if cfg.model[k] != usual[k]}  # ListConfig equals list and tuple
+
+
 def check(words: Sequence[str]) -> None:
     """Compose the configuration (for a sweep: with every value of every swept key) and raise what is wrong with it."""
     overrides = [w for w in words if not w.startswith("-")]
@@ -232,7 +244,9 @@ def _show(value: Any) -> str:
 
 
 def check_sense(cfg: DictConfig) -> None:
-    """Contradictions between settings that are each fine alone."""
+    """What is missing, and contradictions between settings that are each fine alone."""
+    if missing := [str(key) for key in cfg if OmegaConf.is_missing(cfg, key)]:
+        raise DerainzooError(f"`derainzoo {cfg.task}` needs {' and '.join(missing)}; see `derainzoo {cfg.task} --help`.")
     if cfg.task in {"train", "search", "evaluate"}:
         check_data(cfg.data, cfg.paths.data)
     if cfg.task in {"train", "search"}:

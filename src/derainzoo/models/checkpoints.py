@@ -416,6 +416,19 @@ def save_weights(path: str | Path, net: nn.Module, name: str, arguments: Mapping
         save_file(state, partial, metadata={"format": "pt", _CARD: header})
 
 
+def origin(source: str | Path, opened: Opened) -> dict[str, Any]:
+    """Where opened weights come from and under which licence; what one of our own files already says about it stays."""
+    with Path(source).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    code_licence = f" (authors' code: {model_info(opened.name).paper.code_licence or 'not stated'})"
+    return {
+        "source": Path(source).name,
+        "source_sha256": digest,
+        "licence": f"not stated{code_licence if opened.published else ''}",
+        **opened.facts,
+    }
+
+
 def convert(
     source: str | Path,
     target: str | Path,
@@ -442,23 +455,15 @@ def convert(
     if target.exists() and not overwrite:
         raise DerainzooError(f"{target} exists; allow overwriting or choose another name")
     opened = open_weights(source, name=name, arguments=arguments)
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    code_licence = f" (authors' code: {model_info(opened.name).paper.code_licence or 'not stated'})"
-    # what one of our own files already says about its origin stays
-    facts = {
-        "source": source.name,
-        "source_sha256": digest,
-        "licence": f"not stated{code_licence if opened.published else ''}",
-        **opened.facts,
-        **({"licence": licence} if licence else {}),
-        **({"note": note} if note else {}),
-    }
+    facts = {**origin(source, opened), **({"licence": licence} if licence else {}), **({"note": note} if note else {})}
     save_weights(target, opened.net, opened.name, opened.arguments, **facts)
     return {
         "target": str(target),
+        "system": model_info(opened.name).system,
         "name": opened.name,
         "arguments": opened.arguments,
+        "published": opened.published,
+        "tensors": len(opened.net.state_dict()),
         "parameters": sum(p.numel() for p in opened.net.parameters()),
         "unused": list(opened.unused),
         **facts,

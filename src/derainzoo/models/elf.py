@@ -27,6 +27,7 @@ from derainzoo.models.layers import (
     GlobalPool,
     LayerNorm2d,
     covariance_attention,
+    crop,
     pad_to_multiple,
 )
 from derainzoo.models.registry import Paper, register
@@ -273,7 +274,7 @@ class MultiInputAttention(nn.Module):
             self.key(self.norm_key(texture)),
             self.value(self.norm_value(texture)),
         )
-        texture = texture + self.project(covariance_attention(q, k, v, self.temperature))
+        texture = texture + covariance_attention(q, k, v, self.temperature, self.project.weight)
         texture = texture + self.feed_forward(self.norm2(texture))
         return self.fuse(self.embed_background(background), texture)
 
@@ -335,14 +336,14 @@ class ELF(nn.Module):
             image = x - (detail + resize(rain_half, 2))
         else:
             image = detail + resize(clean_half, 2)
-        image = image[..., :h, :w]
-        return ElfOutput(image, clean_half[..., : (h + 1) // 2, : (w + 1) // 2]) if self.training else image
+        image = crop(image, h, w)
+        return ElfOutput(image, crop(clean_half, (h + 1) // 2, (w + 1) // 2)) if self.training else image
 
 
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=1_536_785,
-    macs=17_456_920_704,
+    macs=16_995_853_440,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )
@@ -361,7 +362,7 @@ def elf(
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=568_308,
-    macs=5_748_445_696,
+    macs=5_543_326_208,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )
@@ -380,7 +381,7 @@ def elf_lw(
 @register(
     tasks=("derain", "lowlight", "underwater"),
     params=1_223_972,
-    macs=12_042_926_208,
+    macs=11_741_821_056,
     multiple_of=16,
     tiny={"dim": 8, "blocks": 1},
 )

@@ -1,6 +1,7 @@
 """Blocks that two or more networks share."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -177,16 +178,62 @@ def _lattices(x: Tensor, d: int) -> Tensor:
     return rearrange(x, "b c (h i) (w j) -> (b i j) c h w", i=d, j=d).contiguous(memory_format=torch.channels_last)
 
 
-def covariance_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
-    """Attention between channels instead of pixels (Restormer's MDTA): q, k, v (B, C, H, W), temperature (heads, 1, 1)."""
+def pointwise_depthwise(x: Tensor, pointwise: Tensor, depthwise: Tensor, parts: int, multiple: int = 1) -> list[Tensor]:
+    """A 1x1 and a depthwise 3x3 convolution, the output in `parts`, each filled up with zeros to a `multiple` of channels.
+
+    Each part is computed for itself: slices of one wide output would lie scattered in channels_last memory, and their gradients
+    would have to be joined again.
+    """
+    fill = -(len(pointwise) // parts) % multiple
+    outputs = []
+    for p, d in zip(pointwise.chunk(parts), depthwise.chunk(parts), strict=True):
+        if fill:
+            p, d = (F.pad(weight, (0, 0, 0, 0, 0, 0, 0, fill)) for weight in (p, d))
+        outputs.append(F.conv2d(F.conv2d(x, p), d, padding=1, groups=len(d)))
+    return outputs
+
+
+def cosine_gram(q: Tensor, k: Tensor) -> Tensor:
+    """Cosines between the columns of q and those of k, both (..., pixels, C): normalised after the product, which is small."""
+    if q.dtype == torch.float16:  # a sum over all pixels would leave its range
+        return F.normalize(q, dim=-2, eps=1e-6).mT @ F.normalize(k, dim=-2, eps=1e-6)
+    norm_q, norm_k = (t.square().sum(-2).clamp_min(1e-24).sqrt() for t in (q, k))
+    return q.mT @ k / norm_q.unsqueeze(-1) / norm_k.unsqueeze(-2)
+
+
+def row_softmax(scores: Tensor) -> Tensor:
+    """What dense attention makes of its scores."""
+    return scores.softmax(-1)
+
+
+def covariance_attention(
+    q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, project: Tensor, weigh: Callable[[Tensor], Tensor] = row_softmax
+) -> Tensor:
+    """Attention between channels instead of pixels (Restormer's MDTA), with the 1x1 convolution that follows it.
+
+        project weigh(q k^T / (|q| |k|) * temperature) v
+
+    Whatever can be done to matrices of C x C is done there: the norms divide the product instead of the long rows of q and k,
+    and the convolution's matrix joins the attention, so that the picture is multiplied once. In channels_last memory pixels are
+    read as rows, without a copy.
+
+    Args:
+        q, k, v: (B, C, H, W).
+        temperature: (heads, 1, 1).
+        project: weight of the convolution, (C_out, C, 1, 1).
+        weigh: scores (B, heads, C / heads, C / heads) -> weights of the same shape.
+    """
     h, w = q.shape[-2:]
-    q, k, v = (rearrange(t, "b (n c) h w -> b n c (h w)", n=temperature.shape[0]) for t in (q, k, v))
-    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)  # (B, heads, C/heads, C/heads)
-    return rearrange((scores * temperature).softmax(-1) @ v, "b n c (h w) -> b (n c) h w", h=h, w=w)
+    heads = temperature.shape[0]
+    q, k = (rearrange(t, "b (n c) h w -> b n (h w) c", n=heads) for t in (q, k))
+    attention = weigh(cosine_gram(q, k) * temperature)
+    matrix = attention.mT @ rearrange(project, "o (n c) 1 1 -> n c o", n=heads)
+    v = rearrange(v, "b c h w -> b (h w) c")
+    return rearrange(v @ matrix.flatten(1, 2), "b (h w) c -> b c h w", h=h, w=w)
 
 
 class ChannelSelfAttention(nn.Module):
-    """q, k, v by a 1x1 and a depthwise 3x3 convolution, then `covariance_attention`, then a 1x1 convolution."""
+    """q, k, v by a 1x1 and a depthwise 3x3 convolution, then `covariance_attention` with its 1x1 convolution."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -196,8 +243,12 @@ class ChannelSelfAttention(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv_depthwise(self.qkv(x)).chunk(3, dim=1)
-        return self.project(covariance_attention(q, k, v, self.temperature))
+        q, k, v = pointwise_depthwise(x, self.qkv.weight, self.qkv_depthwise.weight, 3)
+        return covariance_attention(q, k, v, self.temperature, self.project.weight, self.weigh)
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        """What the scores (B, heads, C / heads, C / heads) become before they multiply v."""
+        return row_softmax(scores)
 
 
 class SparseChannelAttention(ChannelSelfAttention):
@@ -207,9 +258,7 @@ class SparseChannelAttention(ChannelSelfAttention):
 
         out = W sum_j a_j softmax(top_kj(S)) v
 
-    Here the same numbers come out of fewer passes over the picture: the norms divide the small matrix q k^T instead of the
-    long rows of q and k; the four kept sets are beginnings of one sorted list, so one sparse matrix holds their sum; and W
-    joins that matrix, so that the picture is multiplied once. With channels_last memory nothing is copied on the way.
+    The four kept sets are beginnings of one sorted list, so one sparse matrix holds their sum, and v is multiplied once.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -223,19 +272,7 @@ class SparseChannelAttention(ChannelSelfAttention):
         self.keep = (n // 2, 2 * n // 3, 3 * n // 4, 4 * n // 5)
         self.mix = nn.ParameterList(nn.Parameter(torch.full((1,), 0.2)) for _ in self.keep)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[-2:]
-        heads = self.temperature.shape[0]
-        qkv = rearrange(self.qkv_depthwise(self.qkv(x)), "b c h w -> b (h w) c")
-        q, k, v = qkv.chunk(3, dim=-1)
-        q, k = (rearrange(t, "b p (n c) -> b n p c", n=heads) for t in (q, k))
-        attention = self.sparse_softmax(cosine_gram(q, k) * self.temperature)  # (B, heads, C/heads, C/heads)
-        project = rearrange(self.project.weight, "o (n c) 1 1 -> n c o", n=heads)
-        matrix = (attention.mT @ project).flatten(1, 2)  # (B, C, C): attention, then projection
-        return rearrange(v @ matrix, "b (h w) c -> b c h w", h=h, w=w)
-
-    def sparse_softmax(self, scores: Tensor) -> Tensor:
-        """sum_j a_j softmax(top_kj(scores)) as one matrix, from one sort."""
+    def weigh(self, scores: Tensor) -> Tensor:
         top, indices = scores.topk(self.keep[-1], dim=-1)
         e = (top - top[..., :1]).exp()
         sums = e.cumsum(-1)
@@ -243,14 +280,6 @@ class SparseChannelAttention(ChannelSelfAttention):
         # a score of rank r counts in every branch that keeps more than r of them
         weights = e * sum(a / sums[..., k - 1 : k] * (rank < k) for a, k in zip(self.mix, self.keep, strict=True))
         return torch.zeros_like(scores).scatter(-1, indices, weights.to(scores.dtype))
-
-
-def cosine_gram(q: Tensor, k: Tensor) -> Tensor:
-    """Cosines between the columns of q and those of k, both (..., pixels, C): normalised after the product, which is small."""
-    if q.dtype == torch.float16:  # a sum over all pixels would leave its range
-        return F.normalize(q, dim=-2, eps=1e-6).mT @ F.normalize(k, dim=-2, eps=1e-6)
-    norm_q, norm_k = (t.square().sum(-2).clamp_min(1e-24).sqrt() for t in (q, k))
-    return q.mT @ k / norm_q.unsqueeze(-1) / norm_k.unsqueeze(-2)
 
 
 class GatedFeedForward(nn.Module):
@@ -264,8 +293,11 @@ class GatedFeedForward(nn.Module):
         self.project = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = self.depthwise(self.expand(x)).chunk(2, dim=1)
-        return self.project(self.gate(a) * b)
+        # halves are often odd, as int(2.66 * 48) = 127 is, which libraries for CPUs compute at half the speed of 128
+        multiple = 16 if x.device.type == "cpu" else 1
+        a, b = pointwise_depthwise(x, self.expand.weight, self.depthwise.weight, 2, multiple)
+        fill = a.shape[1] - self.project.in_channels
+        return F.conv2d(self.gate(a) * b, F.pad(self.project.weight, (0, 0, 0, 0, 0, fill)))
 
 
 def simple_gate(x: Tensor) -> Tensor:

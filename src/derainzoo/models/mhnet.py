@@ -305,7 +305,7 @@ class MHNetHead(nn.Module):
 @register(
     tasks=("derain",),
     params=16_695_285,
-    macs=28_508_312_064,
+    macs=28_516_700_672,
     multiple_of=16,
     tiny={"width": 8, "features": 10, "encoder": (1, 1, 1, 2), "blocks": 1},
 )
@@ -323,7 +323,7 @@ def mhnet(
 @register(
     tasks=("deblur",),
     params=17_025_981,
-    macs=43_213_367_808,
+    macs=43_221_756_416,
     multiple_of=16,
     tiny={"width": 8, "features": 10, "encoder": (1, 1, 1, 2), "blocks": 1},
 )
