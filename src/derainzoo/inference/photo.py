@@ -105,13 +105,10 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and content of every segment in front of the pixels."""
     at = 2
-    while data[at : at + 1] == b"\xff":
-        marker = data[at + 1]
+    while at + 4 <= len(data) and data[at] == 0xFF and (marker := data[at + 1]) != 0xDA:
         if marker == 0xFF:  # padding
             at += 1
             continue
-        if marker == 0xDA or at + 4 > len(data):
-            return
         size = int.from_bytes(data[at + 2 : at + 4], "big")
         yield marker, data[at + 4 : at + 2 + size]
         at += 2 + size

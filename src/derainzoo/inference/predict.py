@@ -244,7 +244,7 @@ def _restore_one_video(job: Job, predictor: Predictor, progress: Progress) -> st
 
 
 def _describe(job: Job, error: Exception) -> str:
-    """What is wrong with a file, its name first. If it is the disk, that ends everything."""
+    """What is wrong with which file. If it is the disk, that ends everything."""
     text = str(error)
     if isinstance(error, OSError):
         text = f"{error.strerror} ({error.filename or job.target})"
@@ -252,7 +252,7 @@ def _describe(job: Job, error: Exception) -> str:
             raise DerainzooError(
                 f"{text}; all results that are there are whole, and the same command goes on from here"
             ) from None
-    return text if text.startswith(str(job.source)) else f"{job.source}: {text}"
+    return text if str(job.source) in text else f"{job.source}: {text}"
 
 
 def _sheet(before: np.ndarray, after: np.ndarray) -> Photo:

@@ -98,7 +98,7 @@ class Axis:
         # all in steps of `multiple` from here on
         length, largest = len(self.mirror) // multiple, max(tile // multiple, 1)
         shared = min(ceil(overlap / multiple), largest // 2)  # more would only cost time
-        count = ceil((length - shared) / (largest - shared))
+        count = max(1, ceil((length - shared) / (largest - shared)))
         tile = min(ceil((length + (count - 1) * shared) / count), length)
         gaps = max(count - 1, 1)
         steps = [i * (length - tile) // gaps for i in range(count)]

@@ -147,7 +147,8 @@ def _video_stream(container: Any) -> Any:
 
 def _look(source: Path) -> _Look:
     with av.open(str(source)) as container:
-        for frame in container.decode(_video_stream(container)):
+        video = _video_stream(container)
+        for frame in container.decode(video):
             quarters = round(frame.rotation / 90)
             height, width = (frame.width, frame.height) if quarters % 2 else (frame.height, frame.width)
             return _Look(
@@ -157,7 +158,7 @@ def _look(source: Path) -> _Look:
                 layout=frame.format.name,
                 deep=frame.format.components[0].bits > 8,
                 interlaced=frame.interlaced_frame,
-                colours={name: int(getattr(frame, name)) for name in _COLOURS},
+                colours={name: int(getattr(video.codec_context, name)) for name in _COLOURS},
             )
     raise DerainzooError(f"{source}: not one frame in it can be read; copy it again")
 
@@ -171,7 +172,7 @@ def _read(container: Any, streams: list[Any], look: _Look, report: VideoReport) 
         try:
             packet = next(packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            report.damage = f"nothing can be read behind frame {count} ({error.strerror})"
+            report.damage = f"it breaks off behind frame {count} ({error.strerror})"
             packet = None
         ended = packet is None
         if packet is not None and packet.stream.index != video.index:
@@ -180,8 +181,10 @@ def _read(container: Any, streams: list[Any], look: _Look, report: VideoReport) 
             continue
         try:
             for frame in video.decode(packet):
-                yield _to_array(frame, look)
                 count += 1
+                if frame.is_corrupt:
+                    report.damage = report.damage or f"frame {count} is damaged"
+                yield _to_array(frame, look)
         except av.error.EOFError:  # ended already
             pass
         except av.error.FFmpegError as error:
@@ -192,7 +195,7 @@ def _to_array(frame: Any, look: _Look) -> _Frame:
     height, width = (look.width, look.height) if look.quarters % 2 else (look.height, look.width)  # scales if they change
     pixels = np.rot90(frame.to_ndarray(format=look.rgb, width=width, height=height), look.quarters)
     time = None if frame.pts is None else frame.pts * frame.time_base
-    return _Frame(np.ascontiguousarray(pixels), time, frame.duration * frame.time_base)
+    return _Frame(np.ascontiguousarray(pixels), time, (frame.duration or 0) * frame.time_base)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------------
@@ -206,6 +209,8 @@ class _Writer:
         self.output, self.look = output, look
         self.stream = _add_video(output, video, look, report)
         self.unit = Fraction(self.stream.codec_context.time_base)
+        self.fine = Fraction(video.time_base)
+        self.origin: Fraction | None = None  # what is left of the first frame's time when units are taken away
         self.next = 0  # the earliest time that the next frame can have, in units
         self.copies: dict[Any, Any] = {}
         """Stream of the input -> its copy."""
@@ -220,7 +225,7 @@ class _Writer:
     def write(self, item: Any) -> Any:
         """Take in what `_read` found, its frames restored."""
         if isinstance(item, _Frame):
-            self.output.mux(self.stream.encode(self._frame(item)))
+            self._mux(self.stream.encode(self._frame(item)))
         else:
             item.stream = self.copies[item.stream]
             self.output.mux(item)
@@ -228,7 +233,16 @@ class _Writer:
 
     def finish(self) -> None:
         """Write what the encoder still holds."""
-        self.output.mux(self.stream.encode(None))
+        self._mux(self.stream.encode(None))
+
+    def _mux(self, packets: list[Any]) -> None:
+        """Some encoders count whole frames: what was taken away for them is put back, or sound would be early or late by it."""
+        for packet in packets if self.origin else ():
+            times = [round((time * self.unit + (self.origin or 0)) / self.fine) for time in (packet.pts, packet.dts)]
+            packet.pts, packet.dts = times
+            packet.duration = round(packet.duration * self.unit / self.fine)
+            packet.time_base = self.fine
+        self.output.mux(packets)
 
     def _frame(self, item: _Frame) -> Any:
         frame = av.VideoFrame.from_ndarray(item.pixels, format=self.look.rgb)
@@ -238,7 +252,9 @@ class _Writer:
             format=self.stream.pix_fmt, dst_colorspace=colours["colorspace"], dst_color_range=colours["color_range"] or None
         )
         # damaged files have times that are missing, or do not rise; encoders accept neither
-        time = self.next if item.time is None else round(item.time / self.unit)
+        if self.origin is None:
+            self.origin = (item.time or Fraction(0)) % self.unit
+        time = self.next if item.time is None else round((item.time - self.origin) / self.unit)
         frame.pts, frame.time_base = max(time, self.next), self.unit
         frame.duration = round(item.duration / self.unit)
         self.next = frame.pts + 1
