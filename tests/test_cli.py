@@ -78,6 +78,10 @@ def test_mistakes_say_what_is_close(words, message):
     assert message in str(error.value)
 
 
+def test_null_is_a_value_in_every_task():
+    config.check(cli.canonical(["predict", "a.png", "--tile", "null"]))
+
+
 def test_mistakes_end_with_status_2_and_no_traceback(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["model=elff"])

@@ -48,9 +48,9 @@ TASKS = {
     ),
     "predict": Task(
         "remove rain from pictures, folders or videos",
-        "derainzoo.inference.predict:predict",
+        "derainzoo.engine.predict:predict",
         words=("input...",),
-        flags=("compare", "overwrite"),
+        flags=("compare", "overwrite", "allow_random"),
         example="derainzoo predict photo.jpg -o dry/",
     ),
     "search": Task(

@@ -211,6 +211,7 @@ def _check_kinds(cfg: DictConfig, overrides: list[str]) -> None:
         plain = not (override.is_add() or override.is_delete() or override.is_hydra_override())
         is_value = plain and "/" not in override.key_or_group and OmegaConf.select(cfg, override.key_or_group) is not None
         is_value = is_value and not OmegaConf.is_dict(OmegaConf.select(cfg, override.key_or_group))
+        is_value = is_value and override.key_or_group != "task"  # a group, whose name is a key as well
         values.append(override.key_or_group) if is_value else groups.append(text)
     if not values:
         return

@@ -12,9 +12,10 @@ For PNG and lossless WebP the two agree to the bit. Both are imported by the fir
 
 import os
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -51,6 +52,48 @@ class Header:
 _ORIENTATIONS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (-1, True), 6: (-1, False), 7: (1, True), 8: (1, False)}
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A picture as it lies in its file: not turned, and with its alpha channel."""
+
+    header: Header
+    """Height and width are those of the pixels here."""
+    pixels: "np.ndarray"
+    """`(H, W, 3)` RGB."""
+    alpha: "np.ndarray | None"
+    """`(H, W)`, where the file has an alpha channel or a transparent colour."""
+    mode: str
+    """What Pillow calls the kind of pixels in the file: `L`, `P`, `CMYK`, ..."""
+    orientation: int
+    """EXIF's number, 1 to 8, for `turn`."""
+    info: Mapping[Any, Any]
+    """Metadata, as Pillow reads them."""
+    data: bytes
+    """The whole file."""
+
+
+def read_stored(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Stored:
+    """Decode one picture, and keep everything else that its file says; refuse more pixels than `max_pixels`."""
+    path = Path(path)
+    with _opened(path) as (file, picture, kind):
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise DerainzooError(
+                f"{path}: {width} x {height} is {width * height / 1e6:.0f} megapixels, more than the limit of "
+                f"{max_pixels / 1e6:.0f}; raise max_pixels if you trust the file and have the memory"
+            )
+        header = _header(file, picture, kind)
+        orientation = exif_orientation(picture.info.get("exif"))
+        try:
+            file.seek(0)
+            data = file.read()
+            pixels = _decode(data, picture, kind)
+        except Exception as error:  # see _opened
+            raise _damaged(path, kind, error) from error
+    alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
+    return Stored(header, pixels[..., :3], alpha, picture.mode, orientation, picture.info, data)
+
+
 def read_image(path: str | Path, *, orient: bool = True, max_pixels: int = MAX_PIXELS) -> "np.ndarray":
     """Decode one picture to `(H, W, 3)` RGB, `uint8` or `uint16`.
 
@@ -61,37 +104,36 @@ def read_image(path: str | Path, *, orient: bool = True, max_pixels: int = MAX_P
     """
     import numpy as np
 
-    path = Path(path)
-    with _opened(path) as (file, picture, kind):
-        width, height = picture.size
-        if width * height > max_pixels:
-            raise DerainzooError(
-                f"{path}: {width} x {height} is {width * height / 1e6:.0f} megapixels, more than the limit of "
-                f"{max_pixels / 1e6:.0f}; raise max_pixels if you trust the file and have the memory"
-            )
-        try:
-            file.seek(0)
-            pixels = _decode(file.read(), picture, kind)
-        except _TransparentError:
-            raise DerainzooError(f"{path}: a picture with transparent pixels; flatten it onto a background first") from None
-        except Exception as error:  # see _opened
-            raise _damaged(path, kind, error) from error
-        if orient:
-            quarters, mirror = _ORIENTATIONS.get(_orientation(picture), (0, False))
-            pixels = np.rot90(pixels, quarters)
-            pixels = pixels[:, ::-1] if mirror else pixels
-    return np.ascontiguousarray(pixels)
+    stored = read_stored(path, max_pixels=max_pixels)
+    if stored.alpha is not None and (stored.alpha != np.iinfo(stored.alpha.dtype).max).any():
+        raise DerainzooError(f"{path}: a picture with transparent pixels; flatten it onto a background first")
+    return np.ascontiguousarray(turn(stored.pixels, stored.orientation) if orient else stored.pixels)
+
+
+def turn(pixels: "np.ndarray", orientation: int, *, back: bool = False) -> "np.ndarray":
+    """A view of `(H, W, ...)` pixels as an EXIF orientation wants them seen; `back` undoes it."""
+    import numpy as np
+
+    quarters, mirror = _ORIENTATIONS.get(orientation, (0, False))
+    if not back:
+        pixels = np.rot90(pixels, quarters)
+    pixels = pixels[:, ::-1] if mirror else pixels
+    return np.rot90(pixels, -quarters) if back else pixels
 
 
 def read_header(path: str | Path, *, orient: bool = True) -> Header:
     """Format, size, depth and lossiness, without decoding."""
     with _opened(Path(path)) as (file, picture, kind):
-        width, height = picture.size
-        if orient and _orientation(picture) >= 5:
-            width, height = height, width
-        file.seek(0)
-        bits = _bits(file.read(32), kind)
-        return Header(kind, height, width, bits, kind == "JPEG" or (kind == "WebP" and _lossy_webp(file)))
+        header = _header(file, picture, kind)
+        turned = orient and exif_orientation(picture.info.get("exif")) >= 5
+    return replace(header, height=header.width, width=header.height) if turned else header
+
+
+def _header(file: IO[bytes], picture: "ImageFile", kind: str) -> Header:
+    width, height = picture.size
+    file.seek(0)
+    bits = _bits(file.read(32), kind)
+    return Header(kind, height, width, bits, kind == "JPEG" or (kind == "WebP" and _lossy_webp(file)))
 
 
 def image_size(path: str | Path, *, orient: bool = True) -> tuple[int, int]:
@@ -154,6 +196,8 @@ def _sniff(path: Path, start: bytes) -> str:
         found = "it is a Git LFS pointer; run `git lfs pull` where it comes from"
     elif start.lstrip().startswith(b"<"):
         found = "it is a web page or XML, as failed downloads leave behind; download it again"
+    elif start.startswith(b"GIF8"):
+        found = "it is a GIF, often animated and never of more than 256 colours; save the frame that you mean as PNG"
     else:
         found = f"it begins with {start[:12]!r}; convert it to PNG"
     raise DerainzooError(f"{path}: expected a PNG, JPEG, WebP or BMP picture, but {found}")
@@ -179,11 +223,14 @@ def _damaged(path: Path, kind: str, reason: object) -> DerainzooError:
     return DerainzooError(f"{path}: damaged {kind} picture ({reason}); copy or download it again")
 
 
-def _orientation(picture: "ImageFile") -> int:
+def exif_orientation(block: bytes | None) -> int:
+    """The orientation that an EXIF block states; 1, which is upright, if it states none.
+
+    Takes what Pillow keeps as `picture.info["exif"]`: `picture.getexif()` would decode a whole PNG in search of metadata behind
+    the pixels.
+    """
     from PIL import ExifTags, Image
 
-    # picture.getexif() would decode a whole PNG in search of metadata behind the pixels
-    block = picture.info.get("exif")
     if not block:
         return 1
     exif = Image.Exif()
@@ -218,12 +265,8 @@ def _is_whole(data: bytes, kind: str) -> bool:
     return kind == "WebP" and int.from_bytes(data[4:8], "little") + 8 == len(data)
 
 
-class _TransparentError(Exception):
-    pass
-
-
 def _decode(data: bytes, picture: "ImageFile", kind: str) -> "np.ndarray":
-    """OpenCV where it gives the exact picture, else (or if it refuses) Pillow, which also knows the reason."""
+    """RGB or RGBA: by OpenCV where that is exact, else, or if it refuses, by Pillow, which also knows the reason."""
     import cv2
     import numpy as np
 
@@ -237,16 +280,10 @@ def _decode(data: bytes, picture: "ImageFile", kind: str) -> "np.ndarray":
         if pixels is not None and pixels.shape[2] == 3:
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
         if pixels is not None:
-            return _without_alpha(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+            return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)
     if deep:
         picture.load()  # Pillow would keep 8 of the 16 bits; it is asked only for what is wrong
         raise ValueError("its data cannot be decoded")
     if clear or picture.mode in ("RGBA", "LA", "PA"):
-        return _without_alpha(np.asarray(picture.convert("RGBA")))
+        return np.array(picture.convert("RGBA"))
     return np.array(picture.convert("RGB"))
-
-
-def _without_alpha(pixels: "np.ndarray") -> "np.ndarray":
-    if (pixels[..., 3] != (255 if pixels.itemsize == 1 else 65535)).any():
-        raise _TransparentError
-    return pixels[..., :3]

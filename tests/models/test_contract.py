@@ -42,7 +42,7 @@ def any_size(net: nn.Module) -> None:
 
 @check()
 def batch_mates(net: nn.Module) -> None:
-    """They change nothing. (Of a picture with one pixel at the lowest scale all cosines are 1 or -1, and a top-k is a lottery.)"""
+    """They change nothing. (Where the lowest scale has one pixel all cosines are 1 or -1, and a top-k is a lottery.)"""
     net.double()
     for h, w in [(17, 23), (1, 40)]:
         x = image(h, w, batch=3, dtype=torch.float64)

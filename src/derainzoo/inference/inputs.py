@@ -1,0 +1,135 @@
+"""From the words of the command line to a list of what is to be done: which file becomes which."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+from derainzoo.errors import DerainzooError
+from derainzoo.images import EXTENSIONS
+
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"})
+"""What counts as a video (lower case)."""
+
+SHEETS = "compare"
+"""The folder inside the output that comparison sheets go to."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore."""
+
+    source: Path
+    target: Path
+    sheet: Path | None = None
+    """Where the comparison of both goes, if one is wanted."""
+
+    @property
+    def is_video(self) -> bool:
+        """By name: what videos hold is not looked at before their turn comes."""
+        return self.source.suffix.lower() in VIDEOS
+
+
+@dataclass
+class Found:
+    """What the inputs come to."""
+
+    jobs: list[Job] = field(default_factory=list)
+    ignored: set[Path] = field(default_factory=set)
+    """Files that are neither pictures nor videos."""
+    missing: list[str] = field(default_factory=list)
+    """Inputs that nothing was found for, and why."""
+
+
+def find_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None, sheets: bool = False) -> Found:
+    """Look up files, folders (with all that is below them) and patterns.
+
+    Sub-folders of a folder, and of the fixed part of a pattern, come back in the output. The output itself is no input.
+
+    Args:
+        inputs: paths, or patterns of `*`, `?`, `[...]` and `**`.
+        output: a folder; or a file, if the only input is one and `output` is named like a picture or a video.
+        suffix: of the resulting pictures; None: that of the inputs.
+        sheets: whether comparison sheets are wanted.
+    """
+    found = Found()
+    pairs: list[tuple[Path, Path]] = []  # source, and result as seen from the output
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            pairs += [(file, file.relative_to(path)) for file in _below(path, output, found, set())]
+        elif path.exists() or path.is_symlink():
+            pairs.append((path, Path(path.name)))
+        elif glob.has_magic(text):
+            pairs += _matching(text, output, found)
+        else:
+            found.missing.append(f"{text}: no such file or folder")
+    named = len(inputs) == 1 and Path(inputs[0]).is_file() and output.suffix.lower() in EXTENSIONS | VIDEOS
+    if named and not output.is_dir():
+        pairs, output = [(pairs[0][0], Path(output.name))], output.parent
+    for source, result in dict.fromkeys(pairs):
+        sheet = None
+        if source.suffix.lower() not in VIDEOS:
+            result = result.with_suffix(suffix) if suffix else result
+            sheet = output / SHEETS / result.with_suffix(".jpg") if sheets else None
+        found.jobs.append(Job(source, output / result, sheet))
+    _refuse_collisions(found.jobs)
+    return found
+
+
+def _below(folder: Path, output: Path, found: Found, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Pictures and videos, sorted, without hidden ones; a folder that links lead to again, in circles perhaps, counts once."""
+    try:
+        status, entries = folder.stat(), sorted(folder.iterdir())
+    except OSError as error:
+        found.missing.append(f"{folder}: {error.strerror or error}")
+        return
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if entry.resolve() != output.resolve():
+                yield from _below(entry, output, found, seen)
+        elif entry.suffix.lower() in EXTENSIONS | VIDEOS:
+            yield entry
+        else:
+            found.ignored.add(entry)
+
+
+def _matching(pattern: str, output: Path, found: Found) -> Iterator[tuple[Path, Path]]:
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    if not matches:
+        found.missing.append(f"{pattern}: no file matches")
+    within = output.resolve() != fixed.resolve() and output.resolve().is_relative_to(fixed.resolve())
+    seen: set[tuple[int, int]] = set()
+    for match in matches:
+        if within and match.resolve().is_relative_to(output.resolve()):
+            continue
+        if match.is_dir():
+            yield from ((file, file.relative_to(fixed)) for file in _below(match, output, found, seen))
+        elif match.suffix.lower() in EXTENSIONS | VIDEOS:
+            yield match, Path(match.name) if ".." in match.relative_to(fixed).parts else match.relative_to(fixed)
+        else:
+            found.ignored.add(match)
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    """Before anything is done: two results of one name, or a result in the place of an input."""
+    sources = {job.source.resolve(): job.source for job in jobs}
+    claimed: dict[Path, Path] = {}
+    for job in jobs:
+        for path in (job.target, job.sheet):
+            if path is None:
+                continue
+            place = path.resolve()
+            if place in sources:
+                raise DerainzooError(f"{path} is itself an input and would be overwritten; choose another folder with -o")
+            if claimed.setdefault(place, job.source) != job.source:
+                raise DerainzooError(
+                    f"{claimed[place]} and {job.source} would both become {path}; do them one after the other, into two folders"
+                )
