@@ -8,52 +8,16 @@ import time
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 
-from derainzoo import config
+import running
 from derainzoo.engine.train import train
-from derainzoo.files import config_dir
+from running import SMALL, keep_checkpoint
 
-TINY = [
-    "model=elf_lw",
-    "model.dim=8",
-    "model.blocks=1",
-    "data.batch_size=2",
-    "data.patch_size=32",
-    "data.num_workers=0",
-    "trainer.accelerator=cpu",
-    "trainer.val_every=5",
-    "trainer.log_every_n_steps=1",
-    "callbacks.checkpoint_every=5",
-    "callbacks.pictures=0",
-    "callbacks.progress=false",
-    "logger=csv",
-    "test=false",
-]
+TINY = [*SMALL, "model=elf_lw", "model.dim=8", "model.blocks=1", "test=false"]
 
 
 def compose_run(output, *overrides):
-    config.register()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        cfg = compose("config", [*TINY, *overrides, f"hydra.run.dir={output}"], return_hydra_config=True)
-    with open_dict(cfg):
-        cfg.paths.output = str(output)
-        cfg.pop("hydra")
-    return cfg
-
-
-@pytest.fixture(autouse=True)
-def _small_validation(monkeypatch):
-    """Two small validation pictures: what is tested here is the loop."""
-    from derainzoo.data.datamodule import DerainDataModule
-
-    whole = DerainDataModule._pictures
-    monkeypatch.setattr(DerainDataModule, "_pictures", lambda self, split: whole(self, split)[: 1 if split == "val" else None])
-
-
-def weights(path, key="state_dict"):
-    return torch.load(path, weights_only=True)[key]
+    return running.compose_run(output, *TINY, *overrides)
 
 
 @pytest.mark.parametrize("ema", ["null", "0.9"])
@@ -168,17 +132,7 @@ def test_accumulated_batches_give_the_same_steps(tmp_path):
 
 @pytest.mark.parametrize("extra", [(), ("trainer.accumulate_grad_batches=2",), ("callbacks.ema=0.9",)])
 def test_going_on_from_the_middle_changes_nothing(tmp_path, monkeypatch, extra):
-    from derainzoo.engine.callbacks import LastCheckpoint
-
-    write = LastCheckpoint._write
-
-    def keep(self, trainer):
-        before = self.written
-        write(self, trainer)
-        if self.written == 5 != before:
-            trainer.save_checkpoint(tmp_path / "middle.ckpt")
-
-    monkeypatch.setattr(LastCheckpoint, "_write", keep)
+    keep_checkpoint(monkeypatch, 5, tmp_path / "middle.ckpt")
     settings = ["trainer.max_steps=9", "trainer.val_every=4", "callbacks.checkpoint_every=5", *extra]
     train(compose_run(tmp_path / "whole", *settings))
     train(compose_run(tmp_path / "rest", *settings, f"resume={tmp_path}/middle.ckpt"))
