@@ -250,6 +250,7 @@ def _check_search(cfg: DictConfig) -> None:
         known = sorted(p.stem for p in (Path(config_dir()) / "search").glob("*.yaml"))
         raise DerainzooError(f"'{cfg.model.name}' cannot be searched; say {' or '.join(f'model={name}' for name in known)}.")
     for key, wanted, why in (
+        ("weights", None, "its weights begin at random"),
         ("compile", False, "every path would be compiled anew"),
         ("callbacks.ema", None, "weights of candidates that rest have no average"),
         ("trainer.accumulate_grad_batches", 1, "a step of the weights is one path; MDARTS needs no more memory than training"),

@@ -111,7 +111,7 @@ class Portraits(Callback):
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
-        self.shown = 0  # records that TensorBoard has
+        self.shown = 0  # records
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer, pl_module)
@@ -121,7 +121,7 @@ class Portraits(Callback):
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, Searcher)
-        if not trainer.is_global_zero or not module.history.records:
+        if not trainer.is_global_zero or len(module.history.records) == self.shown:
             return
         module.history.write_csv(self.folder / "alphas.csv")
         charts = module.history.charts(self.name)
@@ -131,7 +131,8 @@ class Portraits(Callback):
             if isinstance(logger, WandbLogger):
                 import wandb
 
-                logger.experiment.log({f"search/{file}": wandb.Html(chart) for file, chart in charts.items()})
+                pages: dict[str, Any] = {f"search/{file}": wandb.Html(chart) for file, chart in charts.items()}
+                logger.log_metrics(pages, trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
                 for record in module.history.records[self.shown :]:
                     logger.log_metrics(
