@@ -40,6 +40,8 @@ def test_networks_have_their_arguments_in_the_configuration(name):
     assert arguments.pop("name") == name
     arguments.pop("genotype", None)
     expected = {k: list(v) if isinstance(v, tuple) else v for k, v in model_arguments(name).items()}
+    if isinstance(arguments.get("operations"), list) and isinstance(expected["operations"], str):
+        expected["operations"] = [expected["operations"]]  # a list, so that the command line can give one per block
     assert arguments == expected
 
 

@@ -32,6 +32,8 @@ class Task:
     """Keys that bare words fill in this order; a last key that ends in `...` takes all that are left, as a list."""
     flags: tuple[str, ...] = ()
     """Keys that `--key` without a value sets to true."""
+    preset: str = ""
+    """Group of which the option that is named like the model is chosen, unless another is asked for."""
     example: str = ""
 
 
@@ -56,6 +58,7 @@ TASKS = {
     "search": Task(
         "search an architecture, then derive and draw it",
         "derainzoo.engine.search:search",
+        preset="search",
         example="derainzoo search model=autoderain data=rain100l",
     ),
     "benchmark": Task(
@@ -156,7 +159,15 @@ def canonical(arguments: Sequence[str]) -> list[str]:
             out.append(word)
         else:
             words.append(word)
-    return flags + out + _fill(name, task, words)
+    return flags + _with_preset(out + _fill(name, task, words))
+
+
+def _with_preset(overrides: list[str]) -> list[str]:
+    last = {word.partition("=")[0]: word.partition("=")[2] for word in overrides}
+    task, model = TASKS.get(last.get("task", "train")), last.get("model", "")
+    if task and task.preset and task.preset not in last and (Path(config_dir()) / task.preset / f"{model}.yaml").exists():
+        return [*overrides, f"{task.preset}={model}"]
+    return overrides
 
 
 def _fill(name: str, task: Task, words: list[str]) -> list[str]:
@@ -204,19 +215,26 @@ examples
 def task_help(name: str) -> str:
     """What `derainzoo TASK --help` prints: the task's part of the configuration, with its comments."""
     task = TASKS[name]
-    text = (Path(config_dir()) / "task" / f"{name}.yaml").read_text(encoding="utf-8")
-    text = re.sub(r"^(# @package.*|task:.*|(defaults|hydra):\n(  .*\n?)*)\n?", "", text, flags=re.MULTILINE)
-    keys = "\n".join(f"  {line}".rstrip() for line in text.strip().splitlines())
+    keys = _keys(Path(config_dir()) / "task" / f"{name}.yaml")
+    for preset in sorted((Path(config_dir()) / task.preset).glob("*.yaml")) if task.preset else []:
+        keys += f"\n\nand with model={preset.stem}\n{_keys(preset)}"
     groups = ", ".join(sorted(p.name for p in Path(config_dir()).iterdir() if p.is_dir() and p.name not in {"hydra", "task"}))
     return f"""derainzoo {name}: {task.help}
 
 example: {task.example}
 
 its keys, with their defaults
-{keys.rstrip()}
+{keys}
 
 besides, the groups of the whole configuration (`derainzoo {name} --cfg job` prints them): {groups}
 """
+
+
+def _keys(file: Path) -> str:
+    """A part of the configuration with its comments, without what is Hydra's."""
+    text = file.read_text(encoding="utf-8")
+    text = re.sub(r"^(# @package.*|task:.*|(defaults|hydra):\n(  .*\n?)*)\n?", "", text, flags=re.MULTILINE)
+    return "\n".join(f"  {line}".rstrip() for line in text.strip().splitlines())
 
 
 def fail(message: str) -> NoReturn:

@@ -45,6 +45,8 @@ _INCIDENTAL = (
     "trainer.max_time",
     "trainer.deterministic",
     "trainer.benchmark",
+    "search.compare",
+    "search.retrain",
 )
 
 
@@ -71,6 +73,8 @@ def plain(node: Any) -> Any:
 def fingerprint(cfg: DictConfig) -> str:
     """A short hash of everything that decides a run's result."""
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    if (genotype := plain.get("genotype")) and Path(genotype).is_file():
+        plain["genotype"] = hashlib.sha256(Path(genotype).read_bytes()).hexdigest()  # wherever the file lies
     for path in _INCIDENTAL:
         *parents, last = path.split(".")
         node = plain
@@ -252,6 +256,26 @@ def check_sense(cfg: DictConfig) -> None:
         check_data(cfg.data, cfg.paths.data)
     if cfg.task in {"train", "search"}:
         check_batch(cfg.data.batch_size, cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.accumulate_grad_batches)
+    if cfg.get("genotype") and not Path(cfg.genotype).is_file():
+        raise DerainzooError(f"genotype={cfg.genotype}: there is no such file; `derainzoo search` writes genotype.json")
+    if cfg.task == "search":
+        _check_search(cfg)
+
+
+def _check_search(cfg: DictConfig) -> None:
+    if "search" not in cfg:
+        known = sorted(p.stem for p in (Path(config_dir()) / "search").glob("*.yaml"))
+        raise DerainzooError(f"'{cfg.model.name}' cannot be searched; say {' or '.join(f'model={name}' for name in known)}.")
+    for key, wanted, why in (
+        ("weights", None, "its weights begin at random"),
+        ("compile", False, "every path would be compiled anew"),
+        ("callbacks.ema", None, "weights of candidates that rest have no average"),
+        ("trainer.accumulate_grad_batches", 1, "a step of the weights is one path; MDARTS needs no more memory than training"),
+    ):
+        if (found := OmegaConf.select(cfg, key)) != wanted:
+            raise DerainzooError(f"{key}={found} does not go with a search: {why}. Leave it at {_show(wanted)}.")
+    if str(cfg.trainer.precision).startswith("16"):
+        raise DerainzooError(f"trainer.precision={cfg.trainer.precision}: searches run in 32-true or bf16-mixed")
 
 
 def check_data(data: DictConfig, data_dir: str) -> None:

@@ -12,7 +12,6 @@ For PNG and lossless WebP the two agree to the bit. Both are imported by the fir
 
 import os
 import struct
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

@@ -9,16 +9,7 @@ import pytest
 import torch
 
 from derainzoo.engine.train import train
-from runs import command, compose_run
-
-
-@pytest.fixture(autouse=True)
-def _small_validation(monkeypatch):
-    """Two small validation pictures: what is tested here is the loop."""
-    from derainzoo.data.datamodule import DerainDataModule
-
-    whole = DerainDataModule._pictures
-    monkeypatch.setattr(DerainDataModule, "_pictures", lambda self, split: whole(self, split)[: 1 if split == "val" else None])
+from runs import command, compose_run, keep_checkpoint
 
 
 def weights(path, key="state_dict"):
@@ -133,17 +124,7 @@ def test_accumulated_batches_give_the_same_steps(tmp_path):
 
 @pytest.mark.parametrize("extra", [(), ("trainer.accumulate_grad_batches=2",), ("callbacks.ema=0.9",)])
 def test_going_on_from_the_middle_changes_nothing(tmp_path, monkeypatch, extra):
-    from derainzoo.engine.callbacks import LastCheckpoint
-
-    write = LastCheckpoint._write
-
-    def keep(self, trainer):
-        before = self.written
-        write(self, trainer)
-        if self.written == 5 != before:
-            trainer.save_checkpoint(tmp_path / "middle.ckpt")
-
-    monkeypatch.setattr(LastCheckpoint, "_write", keep)
+    keep_checkpoint(monkeypatch, 5, tmp_path / "middle.ckpt")
     settings = ["trainer.max_steps=9", "trainer.val_every=4", "callbacks.checkpoint_every=5", *extra]
     train(compose_run(tmp_path / "whole", *settings))
     train(compose_run(tmp_path / "rest", *settings, f"resume={tmp_path}/middle.ckpt"))

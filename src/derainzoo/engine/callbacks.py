@@ -28,17 +28,22 @@ log = logging.getLogger(__name__)
 
 def make_callbacks(cfg: DictConfig, monitor: str) -> list[Callback]:
     """The callbacks of a training run, as `conf/callbacks` describes them."""
+    checkpoints = Path(cfg.paths.output) / "checkpoints"
+    # the best by validation; Lightning renames finished files into place
+    best = ModelCheckpoint(checkpoints, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+    ema = [EMAWeightAveraging(decay=cfg.callbacks.ema)] if cfg.callbacks.ema else []
+    return [best, *common_callbacks(cfg), *ema]
+
+
+def common_callbacks(cfg: DictConfig) -> list[Callback]:
+    """Those of trainings and searches alike."""
     settings, folder = cfg.callbacks, Path(cfg.paths.output)
-    checkpoints = folder / "checkpoints"
     callbacks: list[Callback] = [
-        # the best by validation, and the newest, which a killed run goes on from; Lightning renames finished files into place
-        ModelCheckpoint(checkpoints, filename="best", monitor=monitor, mode="max", enable_version_counter=False),
-        LastCheckpoint(checkpoints / "last.ckpt", settings.checkpoint_every),
+        # the newest checkpoint, which a killed run goes on from
+        LastCheckpoint(folder / "checkpoints" / "last.ckpt", settings.checkpoint_every),
         LearningRateMonitor("step"),
         Throughput(),
     ]
-    if settings.ema:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if settings.pictures:
         callbacks.append(PicturePanels(folder / "pictures", settings.pictures))
         callbacks.append(PictureSheet(folder / "sheet.png", settings.pictures))

@@ -46,7 +46,7 @@ class Restorer(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.net: nn.Module = create_model(model["name"], **model["arguments"])
+        self.net = self.make_network(model["name"], model["arguments"])
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.net.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.loss = WeightedLoss(loss)
@@ -54,6 +54,10 @@ class Restorer(pl.LightningModule):
         self.metrics = nn.ModuleDict()  # per-image results by data set
         self.input_values: dict[str, float] = {}  # what the rainy validation images themselves measure
         self.unchanged = 0
+
+    def make_network(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+        """The network that is trained."""
+        return create_model(name, **arguments)
 
     def forward(self, images: Tensor) -> Any:
         return self.net(images.contiguous(memory_format=self.memory_format))

@@ -16,6 +16,7 @@ from derainzoo.config import check_batch, plain
 from derainzoo.data.datamodule import DerainDataModule
 from derainzoo.engine.restorer import Restorer
 from derainzoo.errors import DerainzooError
+from derainzoo.nas.genotype import Genotype
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,29 @@ def count_steps(cfg: DictConfig, data: DerainDataModule) -> int:
     return int(cfg.trainer.max_epochs) * math.ceil(scenes / data.stages[0].batch)
 
 
+def network(cfg: DictConfig) -> dict[str, Any]:
+    """Name and arguments of the run's network, as checkpoints keep them; a genotype file is read into arguments here."""
+    name, arguments = cfg.model.name, {k: v for k, v in plain(cfg.model).items() if k != "name"}
+    if cfg.get("genotype"):
+        arguments = Genotype.load(cfg.genotype).arguments_for(name, arguments, cfg.genotype)
+    return {"name": name, "arguments": arguments}
+
+
+def module_settings(cfg: DictConfig, model: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the modules for training and for searching take alike; `model` stands in for the configured network."""
+    return {
+        "model": model or network(cfg),
+        "loss": plain(cfg.loss.terms),
+        "optim": plain(cfg.optim),
+        "scheduler": plain(cfg.scheduler),
+        "protocols": plain(cfg.protocol.names),
+        "channels_last": cfg.channels_last,
+    }
+
+
 def make_restorer(cfg: DictConfig, model: dict[str, Any] | None = None) -> Restorer:
     """The network module of a run; `model` (name and arguments) stands in for the configured network."""
-    arguments = {k: v for k, v in plain(cfg.model).items() if k != "name"}
-    return Restorer(
-        model=model or {"name": cfg.model.name, "arguments": arguments},
-        loss=plain(cfg.loss.terms),
-        optim=plain(cfg.optim),
-        scheduler=plain(cfg.scheduler),
-        protocols=plain(cfg.protocol.names),
-        channels_last=cfg.channels_last,
-    )
+    return Restorer(**module_settings(cfg, model))
 
 
 def _quiet() -> None:
@@ -58,10 +71,13 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def make_trainer(cfg: DictConfig, steps: int, callbacks: list[Callback], loggers: list[Logger]) -> pl.Trainer:
-    """Lightning's trainer. The run is one long epoch: restoration is trained, scheduled and validated by steps."""
+def make_trainer(cfg: DictConfig, steps: int, callbacks: list[Callback], loggers: list[Logger], **replaced: Any) -> pl.Trainer:
+    """Lightning's trainer. The run is one long epoch: restoration is trained, scheduled and validated by steps.
+
+    `replaced` are arguments of the trainer that stand in for those of the configuration.
+    """
     _quiet()
-    settings = {k: v for k, v in plain(cfg.trainer).items() if k not in _OURS}
+    settings = {k: v for k, v in plain(cfg.trainer).items() if k not in _OURS} | replaced
     every = min(cfg.trainer.val_every, steps)
     if steps % every:
         log.warning(

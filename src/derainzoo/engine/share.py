@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
-from derainzoo.engine.setup import plain
+from derainzoo.config import plain
 from derainzoo.errors import DerainzooError
 from derainzoo.inference.inputs import Job
 from derainzoo.inference.predict import Tally, conclude, make_predictor, make_settings, plan, work

@@ -63,6 +63,24 @@ class Genotype:
         """Keyword arguments for `create_model(genotype.system, ...)`; a copy, plain JSON values."""
         return json.loads(json.dumps(self.choices))
 
+    def arguments_for(self, name: str, arguments: Mapping[str, Any], where: str = "genotype") -> dict[str, Any]:
+        """Those of `model_arguments`, for a network that was configured as `name` with `arguments`.
+
+        The genotype decides all of them; what was configured otherwise, and is no default either, is a contradiction.
+        """
+        if name != self.system:
+            raise DerainzooError(f"{where} is of {self.system}, but the network is {name}; say model={self.system}")
+        configured = Genotype(name, arguments).choices
+        plain = {k: v for k, v in arguments.items() if k not in SYSTEMS[name].searched}
+        # the default of what is searched has a form that follows from the rest: as many texts as there are blocks
+        defaults = {k: Genotype(name, plain if k in SYSTEMS[name].searched else {}).choices[k] for k in configured}
+        for key, value in configured.items():
+            if value != self.choices[key] and value != defaults[key]:
+                raise DerainzooError(
+                    f"model.{key}={value} contradicts {where}, which has {self.choices[key]}; leave model.{key} out"
+                )
+        return self.model_arguments()
+
     def to_json(self) -> str:
         """The text of a genotype file. The hash in it is for the reader, and lets `from_json` notice a slip of an editor."""
         fields = {
@@ -143,6 +161,8 @@ class System:
     network: Callable[..., Any]
     write_out: Callable[[dict[str, Any]], dict[str, Any]]
     draw: Callable[[np.random.Generator, Sequence[str] | None, Mapping[str, Any]], dict[str, Any]]
+    searched: tuple[str, ...]
+    """Arguments that a search decides."""
 
     def complete(self, choices: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments in full form, checked."""
@@ -190,6 +210,6 @@ def _draw_autoderain(
 
 
 SYSTEMS = {
-    "manas": System(manas.manas, _write_out_manas, _draw_manas),
-    "autoderain": System(autoderain.autoderain, _write_out_autoderain, _draw_autoderain),
+    "manas": System(manas.manas, _write_out_manas, _draw_manas, ("cells", "operations")),
+    "autoderain": System(autoderain.autoderain, _write_out_autoderain, _draw_autoderain, ("operations",)),
 }
