@@ -211,7 +211,7 @@ def test_changed_bytes_are_noticed(tmp_path, picture, deep, depth):
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "web page"),
-        (b"GIF89a" + b"\0" * 20, "GIF89a"),
+        (b"GIF89a" + b"\0" * 20, "it is a GIF"),
     ],
 )
 def test_what_is_no_picture_is_named(tmp_path, data, says):

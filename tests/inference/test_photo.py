@@ -299,6 +299,6 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DerainzooError, match="No space"):
         write_photo(tmp_path / "a.png", Photo(ramp(3), "PNG"))
     assert not list(tmp_path.iterdir())

@@ -292,9 +292,9 @@ def test_a_full_disk_is_no_damaged_video(tmp_path, same, monkeypatch):
 
     source = film(tmp_path / "a.mp4", sound=None)
     monkeypatch.setattr(video._Writer, "finish", Full)
-    with pytest.raises(OSError, match="No space left") as error:
+    with pytest.raises(DerainzooError, match=r"cannot write .*b\.mp4: No space left") as error:
         restore_video(source, tmp_path / "b.mp4", same)
-    assert error.value.errno == 28
+    assert error.value.__cause__.errno == 28
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 

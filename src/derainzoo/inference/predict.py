@@ -245,10 +245,11 @@ def _restore_one_video(job: Job, predictor: Predictor, progress: Progress) -> st
 
 def _describe(job: Job, error: Exception) -> str:
     """What is wrong with which file. If it is the disk, that ends everything."""
+    system = error if isinstance(error, OSError) else error.__cause__  # files.whole_file tells of the disk in words of its own
     text = str(error)
-    if isinstance(error, OSError):
-        text = f"{error.strerror} ({error.filename or job.target})"
-        if error.errno in _DISK:
+    if isinstance(system, OSError) and system.errno is not None:
+        text = f"{system.strerror} ({system.filename or job.target})"
+        if system.errno in _DISK:
             raise DerainzooError(
                 f"{text}; all results that are there are whole, and the same command goes on from here"
             ) from None
