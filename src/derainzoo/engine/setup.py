@@ -59,8 +59,12 @@ def make_restorer(cfg: DictConfig, model: dict[str, Any] | None = None) -> Resto
 
 def _quiet() -> None:
     """Leave out what Lightning says to everybody at every start, and warnings that mean nothing here."""
-    for logger in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(f"{logger}.utilities.rank_zero").setLevel(logging.WARNING)
+    for logger in (
+        "pytorch_lightning.utilities.rank_zero",
+        "lightning_fabric.utilities.rank_zero",
+        "pytorch_lightning.trainer.connectors.checkpoint_connector",
+    ):
+        logging.getLogger(logger).setLevel(logging.WARNING)
     for message in (
         ".*LeafSpec.* is deprecated",
         "The number of training batches .* is smaller than the logging interval",
