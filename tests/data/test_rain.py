@@ -203,6 +203,22 @@ def test_blend_covers_or_adds(pictures):
     assert parts.streaks.max() <= 1
 
 
+def test_a_mixture_draws_one_of_its_looks_each_time(pictures):
+    clean = pictures[0]
+    single = {name: RainSynthesiser(name) for name in ("rain100l", "rain100h")}
+    seen = set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        rainy = RainSynthesiser("rain100l+rain100h")(clean, rng)
+        drawn = np.random.default_rng(seed)
+        name = list(single)[drawn.integers(2)]
+        np.testing.assert_array_equal(rainy, single[name](clean, drawn))
+        seen.add(name)
+    assert seen == set(single)
+    with pytest.raises(DerainzooError, match="unknown rain preset 'rain100'"):
+        RainSynthesiser("any+rain100")
+
+
 def test_veil_draws_the_picture_towards_the_airlight(pictures):
     fog = RainConfig(density=(0, 0), veil=(0.5, 0.5), airlight=(0.8, 0.8), tint=(0, 0))
     foggy = RainSynthesiser(fog)(pictures[0], np.random.default_rng(0))

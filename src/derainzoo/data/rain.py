@@ -196,11 +196,11 @@ class RainSynthesiser:
     """Rains on clean pictures.
 
     Args:
-        config: ranges to draw from, or the name of a preset.
+        config: ranges to draw from, or the name of a preset, or several (`any+rain100h`), one of which is drawn each time.
     """
 
     def __init__(self, config: RainConfig | str = "any") -> None:
-        self.config = preset(config) if isinstance(config, str) else config
+        self.configs = [preset(name) for name in config.split("+")] if isinstance(config, str) else [config]
 
     def __call__(self, clean: Picture, rng: np.random.Generator, density: str | None = None) -> Picture:
         """A rainy version of `clean`, (H, W, 3) RGB. A crop gets the rain that it would have in the whole picture.
@@ -212,7 +212,7 @@ class RainSynthesiser:
 
     def layers(self, clean: Picture, rng: np.random.Generator, density: str | None = None) -> Layers:
         """The same, taken apart: for looking at it."""
-        return _rain(clean, rng, [self._of_amount(density)])[0]
+        return _rain(clean, rng, self._of_amounts([density], rng))[0]
 
     def versions(
         self, clean: Picture, rng: np.random.Generator, densities: Sequence[str] = ("light", "medium", "heavy")
@@ -221,13 +221,13 @@ class RainSynthesiser:
 
         The look is this synthesiser's; only the amount (density, opacity, veil) is that of the presets named in `densities`.
         """
-        return [layers.rainy for layers in _rain(clean, rng, [self._of_amount(density) for density in densities])]
+        return [layers.rainy for layers in _rain(clean, rng, self._of_amounts(densities, rng))]
 
-    def _of_amount(self, density: str | None) -> RainConfig:
-        if density is None:
-            return self.config
-        amount = preset(density)
-        return replace(self.config, density=amount.density, opacity=amount.opacity, veil=amount.veil)
+    def _of_amounts(self, densities: Sequence[str | None], rng: np.random.Generator) -> list[RainConfig]:
+        """One look, in each of the amounts."""
+        look = self.configs[rng.integers(len(self.configs))] if len(self.configs) > 1 else self.configs[0]
+        amounts = [preset(density) if density else look for density in densities]
+        return [replace(look, density=a.density, opacity=a.opacity, veil=a.veil) for a in amounts]
 
 
 def preset(name: str) -> RainConfig:
