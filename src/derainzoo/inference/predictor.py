@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from derainzoo.errors import DerainzooError
 from derainzoo.inference.memory import HEADROOM, bytes_per_pixel, free_memory, largest_tile
 from derainzoo.inference.tiler import OVERLAP, bands
+from derainzoo.models import pretrained
 from derainzoo.models.checkpoints import load_model, open_weights
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,17 @@ def load_network(
 
     Other than `load_model` it refuses random weights unless they are allowed: what they make of a picture is noise.
     """
+    weights = weights or (None if arguments else pretrained.default(name))
     if weights is not None:
         return open_weights(weights, name=name, arguments=arguments).net
     name = name or DEFAULT
     if not allow_random:
+        there = ", ".join(pretrained.shipped()) or "none"
         raise DerainzooError(
-            f"no weights for {name}: give a file by weights=FILE. `derainzoo train model={name}` makes one (checkpoints/*.ckpt "
-            "in the folder of its run); the files that authors of networks publish do as well (`derainzoo convert` turns them "
-            "into .safetensors). To try out the command without any: allow_random=true."
+            f"no weights for {name}: give a file by weights=FILE, or a name of those that come with derainzoo ({there}). "
+            f"`derainzoo train model={name}` makes one (checkpoints/*.ckpt in the run's folder); the files that authors of "
+            "networks publish do as well (`derainzoo convert` turns them into .safetensors). To try out the command without "
+            "any: allow_random=true."
         )
     with warnings.catch_warnings(record=True) as caught:  # on a terminal the place in the code says nothing
         net = load_model(name, arguments=arguments)

@@ -28,8 +28,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import derainzoo
-from derainzoo.errors import DerainzooError, unknown_name
+from derainzoo.errors import DerainzooError, closest, unknown_name
 from derainzoo.files import whole_file
+from derainzoo.models.pretrained import default, locate, shipped
 from derainzoo.models.registry import create_model, list_models, model_arguments, model_info
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -113,11 +114,14 @@ def read_weights(path: str | Path) -> tuple[State, dict[str, Any]]:
     """The tensors of a file and what its header says; the file's content decides the format, not its suffix.
 
     Wrappers around the state dict are taken off, and what is not a tensor is left behind. If the file is one of ours, the
-    metadata have an entry `derainzoo` with at least `name` and `arguments`.
+    metadata have an entry `derainzoo` with at least `name` and `arguments`. The name of weights that come with the package
+    (`models.pretrained`) stands for their file.
     """
-    path = Path(path)
+    path = locate(path)
     if not path.is_file():
-        raise DerainzooError(f"{path}: a file of weights expected, found {'a folder' if path.is_dir() else 'nothing'}")
+        known = closest(str(path), shipped())
+        guess = f"; did you mean the weights {' or '.join(known)}?" if known and not path.suffix[1:].isalpha() else ""
+        raise DerainzooError(f"{path}: a file of weights expected, found {'a folder' if path.is_dir() else 'nothing'}{guess}")
     with path.open("rb") as file:
         head = file.read(256)
     if head[5:9] == b"\0\0\0{":  # the length of a JSON header in 8 bytes, then the header
@@ -373,39 +377,46 @@ def load_model(
     """A network ready for use, in evaluation mode.
 
         load_model("dry.safetensors")                       our own file, a checkpoint of our training, or published weights
+        load_model("elf_lw.rain100l")                       weights that come with the package, `list_models(pretrained=True)`
         load_model("restormer", weights="dry.safetensors")  the same, and it must be this network
-        load_model("restormer")                             random weights, and a warning that they are
+        load_model("restormer")                             the weights that come with it; if there are none, random ones, and
+                                                            a warning that they are
 
     Args:
-        name_or_path: a registered name, or a file.
+        name_or_path: a registered name, a name of weights, or a file.
         weights: the file that goes with a name; here a bare state dict of `create_model(name, **arguments)` will do, too.
         device: where the network shall be.
         arguments: of the network; they override what the file says or its shapes tell.
     """
     name = str(name_or_path)
     if name in list_models():
+        weights = weights or (None if arguments else default(name))
         if weights is None:
             warnings.warn(f"network '{name}' has random weights: none were given (weights=PATH)", stacklevel=2)
             return create_model(name, **(arguments or {})).eval().to(device)
         return open_weights(weights, name=name, arguments=arguments).net.to(device)
-    if weights is not None or not Path(name).exists():
-        raise unknown_name("network", name, list_models(), "Nor is there a file of this name.")
+    if weights is not None or not locate(name).exists():
+        raise unknown_name("network", name, [*list_models(), *shipped()], "Nor is there a file of this name.")
     return open_weights(name, arguments=arguments).net.to(device)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------------
 
 
-def save_weights(path: str | Path, net: nn.Module, name: str, arguments: Mapping[str, Any], **facts: Any) -> None:
+def save_weights(
+    path: str | Path, net: nn.Module, name: str, arguments: Mapping[str, Any], *, half: bool = False, **facts: Any
+) -> None:
     """Write our own format: `load_model(path)` builds `create_model(name, **arguments)` and fills it.
 
     `facts` join the header and must be plain values: `licence`, `source`, anything about the training. The file appears whole
-    or not at all. A network that `name` and `arguments` do not describe is refused.
+    or not at all. A network that `name` and `arguments` do not describe is refused. `half` stores 16 bits a number.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise DerainzooError(f"{path}: weights are written as .safetensors; give the file this suffix")
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in _strip(net.state_dict()).items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     _compare(state, _layout(name, arguments, str(path)), f"{path}: not written, as the network is no {name} of these arguments")
     card = {"format": FORMAT, "derainzoo": derainzoo.__version__, "name": name, "arguments": dict(arguments)}
     try:
@@ -418,7 +429,7 @@ def save_weights(path: str | Path, net: nn.Module, name: str, arguments: Mapping
 
 def origin(source: str | Path, opened: Opened) -> dict[str, Any]:
     """Where opened weights come from and under which licence; what one of our own files already says about it stays."""
-    with Path(source).open("rb") as file:
+    with locate(source).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     code_licence = f" (authors' code: {model_info(opened.name).paper.code_licence or 'not stated'})"
     return {

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 def rows(pattern: str = "*", task: str | None = None) -> list[tuple[str, ...]]:
     """Header and a row a network; operations are multiply-adds of one 3 x 256 x 256 image."""
-    out: list[tuple[str, ...]] = [("network", "for", "parameters", "MACs 256²", "pads to", "paper", "what it is")]
+    out: list[tuple[str, ...]] = [("network", "for", "parameters", "MACs 256²", "pads to", "weights", "paper", "what it is")]
     for name in list_models(pattern, task=task):
         info = model_info(name)
         size = (f"{info.params / 1e6:.2f} M", f"{info.macs / 1e9:.2f} G", f"x{info.multiple_of}")
-        out.append((name, ",".join(info.tasks), *size, f"{info.paper.venue} {info.paper.year}", info.summary))
+        weights = ",".join(trained.partition(".")[2] for trained in list_models(f"{name}.*", pretrained=True)) or "-"
+        out.append((name, ",".join(info.tasks), *size, weights, f"{info.paper.venue} {info.paper.year}", info.summary))
     return out
 
 

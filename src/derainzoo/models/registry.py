@@ -135,9 +135,18 @@ def _index() -> dict[str, ModelInfo]:
     return index
 
 
-def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
-    """Names that match a shell pattern, optionally only those for a task (`derain`, `deblur`, `lowlight`, ...)."""
-    return sorted(n for n, i in _index().items() if fnmatch.fnmatch(n, pattern) and (task is None or task in i.tasks))
+def list_models(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> list[str]:
+    """Names that match a shell pattern, optionally only those for a task (`derain`, `deblur`, `lowlight`, ...).
+
+    With `pretrained` the names are those of the trained weights that come with the package, such as `elf_lw.rain100l`.
+    """
+    networks = {name: name for name in _index()}
+    if pretrained:
+        from derainzoo.models.pretrained import shipped
+
+        networks = {name: weights.model for name, weights in shipped().items()}
+    fitting = ((name, model) for name, model in networks.items() if fnmatch.fnmatch(name, pattern))
+    return sorted(name for name, model in fitting if task is None or task in _index()[model].tasks)
 
 
 def model_info(name: str) -> ModelInfo:

@@ -1,0 +1,85 @@
+"""Weights of the package: named, listed, verified, and what is loaded when none are named."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import derainzoo
+from derainzoo.errors import DerainzooError
+from derainzoo.inference.predictor import load_network
+from derainzoo.models import pretrained
+from derainzoo.models.checkpoints import open_weights, save_weights
+
+ARGUMENTS = {"dim": 8, "blocks": 1}
+
+
+@pytest.fixture
+def net(tmp_path, monkeypatch):
+    """A package that ships one small network."""
+    torch.manual_seed(0)
+    net = derainzoo.create_model("elf_lw", **ARGUMENTS)
+    path = tmp_path / "elf_lw.rain.safetensors"
+    save_weights(path, net, "elf_lw", ARGUMENTS, half=True)
+    facts = {"model": "elf_lw", "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    (tmp_path / "manifest.json").write_text(json.dumps({"default": "elf_lw.rain", "weights": {"elf_lw.rain": facts}}))
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    pretrained._manifest.cache_clear()
+    yield net
+    pretrained._manifest.cache_clear()
+
+
+def test_a_name_stands_for_its_file(net):
+    opened = open_weights("elf_lw.rain")
+    assert (opened.name, opened.arguments) == ("elf_lw", ARGUMENTS)
+    for other in (opened.net, derainzoo.load_model("elf_lw"), derainzoo.load_model("elf_lw.rain"), load_network()):
+        for key, value in other.state_dict().items():
+            assert value.dtype == torch.float32
+            assert torch.equal(value, net.state_dict()[key].half().float()), key
+    assert derainzoo.list_models(pretrained=True) == ["elf_lw.rain"]
+    assert derainzoo.list_models("elf*", pretrained=True, task="deblur") == []
+
+
+def test_arguments_of_ones_own_mean_another_network(net):
+    with pytest.warns(UserWarning, match="random weights"):
+        assert derainzoo.load_model("elf_lw", arguments={"dim": 16}).state_dict().keys()
+
+
+def test_a_changed_file_is_refused(net, tmp_path):
+    with (tmp_path / "elf_lw.rain.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    with pytest.raises(DerainzooError, match=r"expected sha256 .*install derainzoo again"):
+        derainzoo.load_model("elf_lw")
+    (tmp_path / "elf_lw.rain.safetensors").unlink()
+    with pytest.raises(DerainzooError, match="but there is nothing; install derainzoo again"):
+        derainzoo.load_model("elf_lw.rain")
+
+
+def test_a_mistyped_name_says_what_is_close(net):
+    with pytest.raises(DerainzooError, match=r"unknown network 'elf_lw\.rein'\. Did you mean 'elf_lw\.rain'"):
+        derainzoo.load_model("elf_lw.rein")
+    with pytest.raises(DerainzooError, match=r"no weights for prenet: .*\(elf_lw\.rain\)"):
+        load_network("prenet")
+
+
+def test_what_ships_is_whole_and_says_where_it_comes_from():
+    """Of the package itself: every file is there, is what the manifest says, opens, and tells its story."""
+    names = {weights.file for weights in pretrained.shipped().values()} | {"manifest.json"}
+    assert {path.name for path in pretrained.FOLDER.iterdir()} == names
+    assert sum((pretrained.FOLDER / name).stat().st_size for name in names) < 40e6
+    assert pretrained.default() is None or pretrained.shipped()[pretrained.default()].path.stat().st_size < 6e6
+    for name, weights in pretrained.shipped().items():
+        opened = open_weights(name)
+        assert name.partition(".")[0] == opened.name == weights.model
+        for fact in ("trained_on", "budget", "hardware", "revision", "metrics", "licence", "limits"):
+            assert weights.facts[fact], f"{name} does not say its {fact}"
+        assert derainzoo.derain(torch.rand(3, 24, 24), weights=name).isfinite().all()
+
+
+def test_the_list_needs_no_torch():
+    code = "import sys, derainzoo; derainzoo.list_models(pretrained=True); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
