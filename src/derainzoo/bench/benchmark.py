@@ -27,6 +27,7 @@ from pytorch_lightning.utilities import rank_zero_only
 import derainzoo
 from derainzoo.bench.contest import BenchmarkSet, Contestant, contestants, find_sets, warnings_about
 from derainzoo.bench.leaderboard import Result, table, write_tables
+from derainzoo.bench.page import write_page
 from derainzoo.bench.profile import count, machine, profile_network
 from derainzoo.config import plain
 from derainzoo.data.batch import Batch
@@ -91,7 +92,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     ]
     folder = Path(cfg.paths.output)
     text = write_tables(folder, results)
-    log.info("\n%s\n%s", text, folder / "leaderboard.md")
+    write_page(folder / "leaderboard.html", results, environment(), pictures=cfg.pictures, resamples=cfg.resamples)
+    log.info("\n%s\n%s", text, folder / "leaderboard.html")
     return {"measured_now": missing, "measured_before": everything - missing, "rows": table(results)}
 
 
