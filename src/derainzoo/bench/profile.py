@@ -267,7 +267,7 @@ def profile(cfg: "DictConfig") -> dict[str, Any]:
     own = {k: v for k, v in cfg.model.items() if k != "name"}
     networks = [(name, {}) for name in cfg.models] if cfg.models else [(cfg.model.name, own)]
     sizes = [cfg.size] if isinstance(cfg.size[0], int) else cfg.size
-    machine = _machine()
+    facts = machine()
     rows: list[dict[str, Any]] = []
     for (name, arguments), size, device, precision in product(networks, sizes, cfg.devices, cfg.precisions):
         row = profile_network(
@@ -284,7 +284,7 @@ def profile(cfg: "DictConfig") -> dict[str, Any]:
             repeats=cfg.repeats,
         )
         if not rows:
-            print(", ".join(f"{key} {value}" for key, value in machine.items()))
+            print(", ".join(f"{key} {value}" for key, value in facts.items()))
             print(_line(_HEADER))
         print(_line(_cells(row)), flush=True)
         rows.append(asdict(row))
@@ -294,7 +294,7 @@ def profile(cfg: "DictConfig") -> dict[str, Any]:
         table.writeheader()
         table.writerows(rows)
         write_text(Path(cfg.csv), text.getvalue())
-    return {"machine": machine, "rows": rows}
+    return {"machine": facts, "rows": rows}
 
 
 def _pair(size: Any) -> tuple[int, int]:
@@ -307,16 +307,16 @@ def _pair(size: Any) -> tuple[int, int]:
         ) from None
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What every row has in common."""
     processor = platform.processor() or platform.machine()
     with suppress(OSError):  # Linux tells the model here alone
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), processor)
-    machine: dict[str, Any] = {"cpu": processor, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    facts: dict[str, Any] = {"cpu": processor, "threads": torch.get_num_threads(), "torch": torch.__version__}
     if torch.cuda.is_available():
-        machine["gpu"] = torch.cuda.get_device_name()
-    return machine
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
 
 
 def _cells(row: ProfileRow) -> tuple[str, ...]:

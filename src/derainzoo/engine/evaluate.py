@@ -4,16 +4,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 
-from derainzoo.data.datamodule import make_data
+from derainzoo.data.datamodule import DerainDataModule, make_data
 from derainzoo.engine import setup
 from derainzoo.engine.callbacks import PictureSheet, SavePictures
 from derainzoo.engine.loggers import finish, make_loggers
 from derainzoo.engine.report import report
 from derainzoo.errors import DerainzooError
-from derainzoo.models.checkpoints import open_weights
+from derainzoo.models.checkpoints import Opened, open_weights
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +33,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     data.choose_tests(cfg.split)
     data.setup("test")
 
-    module = setup.make_restorer(cfg, {"name": opened.name, "arguments": opened.arguments})
-    module.net.load_state_dict(opened.net.state_dict())
-    setup.compile_network(module, cfg.compile)
     loggers = make_loggers(cfg)
     folder = Path(cfg.paths.output)
     callbacks: list[Callback] = [PictureSheet(folder / "sheet.png", cfg.callbacks.pictures)]
     if cfg.save_images:
         callbacks.append(SavePictures(folder / "restored"))
-    trainer = setup.make_trainer(cfg, 1, callbacks, loggers)
     try:
-        trainer.test(module, data, verbose=False)
+        trainer = run_tests(cfg, opened, data, callbacks, loggers)
     finally:
         finish(loggers)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -49,3 +47,15 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         report(folder, opened.name, str(cfg.weights), data.test_names)
     monitored = [v for k, v in metrics.items() if k.endswith(f"/{cfg.protocol.monitor}")]
     return {"objective": sum(monitored) / len(monitored), "metrics": metrics, "weights": str(cfg.weights)}
+
+
+def run_tests(
+    cfg: DictConfig, opened: Opened, data: DerainDataModule, callbacks: list[Callback], loggers: list[Logger]
+) -> pl.Trainer:
+    """Measure an opened network on the test sets of `data`; a row per image goes to `results/SET.csv` in `paths.output`."""
+    module = setup.make_restorer(cfg, {"name": opened.name, "arguments": opened.arguments})
+    module.net.load_state_dict(opened.net.state_dict())
+    setup.compile_network(module, cfg.compile)
+    trainer = setup.make_trainer(cfg, 1, callbacks, loggers)
+    trainer.test(module, data, verbose=False)
+    return trainer

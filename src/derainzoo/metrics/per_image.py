@@ -120,16 +120,9 @@ class PerImageMetrics(Metric):
 
     def write_parquet(self, path: str | Path) -> None:
         """The same as Parquet, which keeps every bit and the columns' types; needs pyarrow."""
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ModuleNotFoundError:
-            raise DerainzooError("writing Parquet needs pyarrow: pip install 'derainzoo[parquet]', or write CSV") from None
-        columns = [("name", pyarrow.string()), *((metric, pyarrow.float64()) for metric in self.metrics)]
-        table = pyarrow.Table.from_pylist(self.table(), schema=pyarrow.schema(columns))
+        rows = self.table()
         if _is_first():
-            with whole_file(Path(path)) as temporary:
-                pyarrow.parquet.write_table(table, temporary)
+            write_parquet(Path(path), rows, ["name", *self.metrics])
 
 
 def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
@@ -138,6 +131,20 @@ def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = N
         writer = csv.DictWriter(file, columns or list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_parquet(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """The same as Parquet, whose columns are of one type each: text where the first row has text, else float64."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise DerainzooError("writing Parquet needs pyarrow: pip install 'derainzoo[parquet]', or write CSV") from None
+    text = {"name", *(k for k, v in (rows[0] if rows else {}).items() if isinstance(v, str))}
+    schema = [(column, pyarrow.string() if column in text else pyarrow.float64()) for column in columns]
+    table = pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(schema))
+    with whole_file(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
 
 
 def _is_first() -> bool:
