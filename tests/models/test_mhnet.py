@@ -148,16 +148,15 @@ def test_operations_agree_with_the_published_count(variant, published_gmacs):
     # the published later form also runs a first convolution that nothing reads; the literal formulation only holds it
     assert round((count + 27 * w * pixels * variant.startswith("head")) / 1e9, 2) == published_gmacs
     count -= 27 * w * pixels  # the U-Net's image, in evaluation
-    if variant.startswith("head"):
-        c, per_head = 16 * w, 2 * w
-        count += c * c * per_head - 4 * c * per_head * 16**2  # as in DRSformer
-    else:
+    c, per_head, products = 16 * w, 2 * w, 4 if variant.startswith("head") else 1
+    # in the middle, the attention's matrix meets that of the projection instead of the values, as in DRSformer
+    count += c * c * per_head - products * c * per_head * 16**2
+    if variant.startswith("v1"):
         n = net.tail.weight.shape[1]
         for chain in ([2 * w, n, n], [4 * w, 2 * w, n, n], [8 * w, 4 * w, 2 * w, n, n]):
             doublings = len(chain) - 2
-            for i, (a, b) in enumerate(
-                pairwise(chain)
-            ):  # encoder and decoder each; convolution i stands behind i + 1 doublings
+            # encoder and decoder each; convolution i stands behind i + 1 doublings
+            for i, (a, b) in enumerate(pairwise(chain)):
                 count -= 2 * a * b * pixels // 4 ** max(doublings - 1 - i, 0)
                 count += 2 * b * a * chain[0] if i else 0  # the product of the matrices
             count += 2 * chain[0] * n * pixels // 4**doublings

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Official, Shapes, shortest_expansion
-from derainzoo.models.layers import LayerNorm2d, SparseChannelAttention, crop, depthwise_conv2d, pad_to_multiple
+from derainzoo.models.layers import LayerNorm2d, SparseChannelAttention, conv1, conv3, crop, depthwise_conv2d, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -37,16 +37,6 @@ PAPER = Paper(
     code="https://github.com/cschenxiang/DRSformer",
     code_licence="none stated",
 )
-
-
-def conv1(c_in: int, c_out: int) -> nn.Conv2d:
-    """1x1 convolution; no convolution in the network has a bias."""
-    return nn.Conv2d(c_in, c_out, 1, bias=False)
-
-
-def conv3(c_in: int, c_out: int) -> nn.Conv2d:
-    """3x3 convolution, same size."""
-    return nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
 
 
 class DepthwiseConv(nn.Conv2d):

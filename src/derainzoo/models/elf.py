@@ -26,6 +26,9 @@ from derainzoo.models.layers import (
     GatedFeedForward,
     GlobalPool,
     LayerNorm2d,
+    SeparableConv,
+    conv1,
+    conv3,
     covariance_attention,
     crop,
     pad_to_multiple,
@@ -52,21 +55,9 @@ class ElfOutput(NamedTuple):
     half: Tensor
 
 
-def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution, same size, no bias: the only kind of dense convolution in ELF."""
-    return nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
-
-
 def resize(x: Tensor, scale: float) -> Tensor:
     """Bilinear, half-pixel centres, no anti-aliasing: halving is the 2x2 mean."""
     return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
-
-
-class SeparableConv(nn.Sequential):
-    """Depthwise 3x3, then 1x1; the only convolutions of ELF that have biases."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in), nn.Conv2d(c_in, c_out, 1))
 
 
 class ChannelGate(nn.Module):
@@ -74,8 +65,8 @@ class ChannelGate(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.pool, self.squeeze = GlobalPool(), nn.Conv2d(c, c // 4, 1, bias=False)
-        self.excite = nn.Conv2d(c // 4, c, 1, bias=False)
+        self.pool, self.squeeze = GlobalPool(), conv1(c, c // 4)
+        self.excite = conv1(c // 4, c)
 
     def forward(self, x: Tensor) -> Tensor:
         s = F.relu(self.squeeze(self.pool(x)))
@@ -169,7 +160,7 @@ class Encoder(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.down = nn.Conv2d(c, c, 1, bias=False)
+        self.down = conv1(c, c)
         self.block = SeparableAttentionBlock(c)
         self.fuse = HybridFusion(c)
 
@@ -201,7 +192,7 @@ class EncoderDecoderBranch(nn.Module):
         self.decoders = nn.ModuleList(Decoder(c) for _ in range(3))
         # resize first, then 1x1; "2to3" carries features of scale 2 to the size of scale 3
         paths = ("1to3", "2to3", "1to2", "3to2", "d3to2", "2to1", "3to1", "d2to1", "d1to0")
-        self.carry = nn.ModuleDict({p: nn.Conv2d(c, c, 1, bias=False) for p in paths})
+        self.carry = nn.ModuleDict({p: conv1(c, c) for p in paths})
 
     def forward(self, x: Tensor, slope: nn.PReLU) -> Tensor:
         def carry(path: str, features: Tensor, scale: float) -> Tensor:
@@ -263,7 +254,7 @@ class MultiInputAttention(nn.Module):
         self.norm_rain, self.norm_key, self.norm_value = LayerNorm2d(c), LayerNorm2d(c), LayerNorm2d(c)
         self.query, self.key, self.value = (nn.Conv2d(c, c, 3, padding=1, groups=c, bias=False) for _ in range(3))
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.project = nn.Conv2d(c, c, 1, bias=False)
+        self.project = conv1(c, c)
         self.norm2, self.feed_forward = LayerNorm2d(c), feed_forward(c, gate)
         self.fuse = HybridFusion(c)
 

@@ -45,6 +45,30 @@ def crop(x: Tensor, h: int, w: int) -> Tensor:
     return x.index_select(-1, torch.arange(w, device=x.device))
 
 
+def conv1(c_in: int, c_out: int) -> nn.Conv2d:
+    """1x1 convolution without bias."""
+    return nn.Conv2d(c_in, c_out, 1, bias=False)
+
+
+def conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution without bias, padded by a pixel."""
+    return nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise 3x3, then 1x1, both with bias."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in), nn.Conv2d(c_in, c_out, 1))
+
+
+class ShuffleUp(nn.Sequential):
+    """1x1 convolution and pixel shuffle: C channels to C / 2 at twice the size."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__(conv1(c, 2 * c), nn.PixelShuffle(2))
+
+
 class GlobalPool(nn.Module):
     """Mean over the whole picture, (B, C, 1, 1), or over a window around each pixel, (B, C, H, W).
 
@@ -238,9 +262,9 @@ class ChannelSelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.qkv = conv1(channels, 3 * channels)
         self.qkv_depthwise = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=False)
-        self.project = nn.Conv2d(channels, channels, 1, bias=False)
+        self.project = conv1(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = pointwise_depthwise(x, self.qkv.weight, self.qkv_depthwise.weight, 3)
@@ -287,10 +311,10 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, gate: nn.Module) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(channels, 2 * hidden, 1, bias=False)
+        self.expand = conv1(channels, 2 * hidden)
         self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
         self.gate = gate
-        self.project = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.project = conv1(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         # halves are often odd, as int(2.66 * 48) = 127 is, which libraries for CPUs compute at half the speed of 128

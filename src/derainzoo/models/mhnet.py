@@ -28,11 +28,16 @@ from derainzoo.models.layers import (
     GlobalPool,
     LayerNorm2d,
     NAFBlock,
+    SeparableConv,
+    ShuffleUp,
     SparseChannelAttention,
+    conv1,
+    conv3,
     crop,
     pad_to_multiple,
     simple_gate,
 )
+from derainzoo.models.nafnet import BLOCK_RULES
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -51,23 +56,6 @@ class MHNetOutput(NamedTuple):
 
     image: Tensor
     stage1: Tensor
-
-
-def conv1(c_in: int, c_out: int) -> nn.Conv2d:
-    """1x1 convolution without bias."""
-    return nn.Conv2d(c_in, c_out, 1, bias=False)
-
-
-def conv3(c_in: int, c_out: int) -> nn.Conv2d:
-    """3x3 convolution, same size, without bias."""
-    return nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
-
-
-class ShuffleUp(nn.Sequential):
-    """1x1 convolution and pixel shuffle: C channels to C / 2 at twice the size."""
-
-    def __init__(self, c: int) -> None:
-        super().__init__(conv1(c, 2 * c), nn.PixelShuffle(2))
 
 
 class UNet(nn.Module):
@@ -124,13 +112,6 @@ class DualAttentionUnit(nn.Module):
         pixels = torch.sigmoid(self.pixels(torch.cat([r.amax(1, keepdim=True), r.mean(1, keepdim=True)], 1)))
         channels = torch.sigmoid(self.excite(F.relu(self.squeeze(self.pool(r)))))
         return self.merge(torch.cat([r * pixels, r * channels], 1)) + x
-
-
-class SeparableConv(nn.Sequential):
-    """Depthwise 3x3, then 1x1, both with bias."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(nn.Conv2d(c_in, c_in, 3, padding=1, groups=c_in), nn.Conv2d(c_in, c_out, 1))
 
 
 class ChannelAttentionBlock(nn.Module):
@@ -400,12 +381,7 @@ OFFICIAL = Official(
     infer=_infer,
     rules=(
         # NAF blocks and attention, wherever they stand
-        (r"\.conv1\.", ".expand1."),
-        (r"\.conv2\.", ".depthwise."),
-        (r"\.sca\.1\.", ".attend."),
-        (r"\.conv3\.", ".project1."),
-        (r"\.conv4\.", ".expand2."),
-        (r"\.conv5\.", ".project2."),
+        *BLOCK_RULES,
         (r"\.qkv_dwconv\.", ".qkv_depthwise."),
         (r"\.project_out\.", ".project."),
         (r"\.attn(?P<n>\d)$", _from_zero(".mix.{}")),

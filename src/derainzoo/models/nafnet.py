@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Official, Shapes
-from derainzoo.models.layers import NAFBlock, crop, pad_to_multiple
+from derainzoo.models.layers import NAFBlock, ShuffleUp, crop, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -53,9 +53,7 @@ class NAFNet(nn.Module):
         self.encoders = nn.ModuleList(stage(c, n) for c, n in zip(widths, encoder, strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths)
         self.middle = stage(bottom, middle)
-        self.ups = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(2 * c, 4 * c, 1, bias=False), nn.PixelShuffle(2)) for c in reversed(widths)
-        )
+        self.ups = nn.ModuleList(ShuffleUp(2 * c) for c in reversed(widths))
         self.decoders = nn.ModuleList(stage(c, n) for c, n in zip(reversed(widths), decoder, strict=True))
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
 
@@ -121,16 +119,21 @@ def _infer(shapes: Shapes) -> tuple[str, dict[str, object]]:
     return name, {"width": width, "encoder": encoder, "middle": count("middle_blks"), "decoder": decoder}
 
 
+BLOCK_RULES = (
+    (r"\.conv1\.", ".expand1."),
+    (r"\.conv2\.", ".depthwise."),
+    (r"\.sca\.1\.", ".attend."),
+    (r"\.conv3\.", ".project1."),
+    (r"\.conv4\.", ".expand2."),
+    (r"\.conv5\.", ".project2."),
+)
+"""Published names of what is in a NAF block; others who took the block kept them."""
+
 OFFICIAL = Official(
     signature=("intro.weight", "ending.weight", "middle_blks.0.sca.1.weight", "ups.0.0.weight"),
     infer=_infer,
     rules=(
         (r"^middle_blks\.", "middle."),
-        (r"\.conv1\.", ".expand1."),
-        (r"\.conv2\.", ".depthwise."),
-        (r"\.sca\.1\.", ".attend."),
-        (r"\.conv3\.", ".project1."),
-        (r"\.conv4\.", ".expand2."),
-        (r"\.conv5\.", ".project2."),
+        *BLOCK_RULES,
     ),
 )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Official, Shapes, shortest_expansion
-from derainzoo.models.layers import ChannelSelfAttention, GatedFeedForward, LayerNorm2d, crop, pad_to_multiple
+from derainzoo.models.layers import ChannelSelfAttention, GatedFeedForward, LayerNorm2d, conv1, conv3, crop, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -39,11 +39,6 @@ class BiasFreeNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.var(1, keepdim=True, correction=0) + 1e-5) * self.weight[:, None, None]
-
-
-def conv3(c_in: int, c_out: int) -> nn.Conv2d:
-    """3x3 convolution, same size; like all of Restormer's it has no bias."""
-    return nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
 
 
 class TransformerBlock(nn.Module):
@@ -97,7 +92,7 @@ class Restormer(nn.Module):
         self.bottom = stage(widths[-1], levels, blocks[-1])
         # index 0 is the lowest decoder level
         self.ups = nn.ModuleList(nn.Sequential(conv3(w, 2 * w), nn.PixelShuffle(2)) for w in reversed(widths[1:]))
-        self.reduces = nn.ModuleList(nn.Conv2d(2 * w, w, 1, bias=False) for w in reversed(widths[1:-1]))
+        self.reduces = nn.ModuleList(conv1(2 * w, w) for w in reversed(widths[1:-1]))
         self.reduces.append(nn.Identity())  # the top level keeps both halves
         self.decoders = nn.ModuleList(stage(max(widths[i], 2 * dim), i, blocks[i]) for i in reversed(range(levels)))
         self.refinement = stage(2 * dim, 0, refinement)
