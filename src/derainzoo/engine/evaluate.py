@@ -33,6 +33,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     module = setup.make_restorer(cfg, {"name": opened.name, "arguments": opened.arguments})
     module.net.load_state_dict(opened.net.state_dict())
+    module.tile, module.overlap = cfg.tile, cfg.overlap
     setup.compile_network(module, cfg.compile)
     loggers = make_loggers(cfg)
     folder = Path(cfg.paths.output)
