@@ -163,6 +163,10 @@ def write_png(path: str | Path, image: "np.ndarray") -> None:
 def _opened(path: Path, content: bytes | None = None) -> Iterator[tuple[IO[bytes], "ImageFile", str]]:
     """The open file, Pillow's view of its header, and its format; whatever goes wrong inside names the file."""
     file: IO[bytes]
+    if content is None and path.exists() and not (path.is_file() or path.is_dir()):
+        raise DerainzooError(
+            f"expected a picture file, found a pipe, socket or device: {path}"
+        )  # to open it could wait for ever
     try:
         file = path.open("rb") if content is None else io.BytesIO(content)
     except FileNotFoundError:
