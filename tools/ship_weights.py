@@ -3,8 +3,8 @@
     python tools/ship_weights.py runs/train/.../checkpoints/last.ckpt elf_lw.rain100l facts.json [--default]
 
 `facts.json` tells what the file cannot: trained_on, validated_on, budget, hardware, metrics (set -> protocol -> value),
-licence, limits. Metrics are measured before, by `derainzoo evaluate weights=last.ckpt ...`; what 16 bits cost is measured here, as the
-largest difference of outputs on a photograph of the package.
+licence, limits. Metrics are measured before, by `derainzoo evaluate weights=last.ckpt ...`; what 16 bits cost is measured here,
+as the largest difference of outputs on a photograph of the package.
 """
 
 import argparse

@@ -55,6 +55,13 @@ TASKS = {
         flags=("compare", "overwrite", "allow_random"),
         example="derainzoo predict photo.jpg -o dry/",
     ),
+    "demo": Task(
+        "the same on a page in the browser",
+        "derainzoo.web.demo:demo",
+        words=("files...",),
+        flags=("allow_random", "open"),
+        example="derainzoo demo best.ckpt --open",
+    ),
     "search": Task(
         "search an architecture, then derive and draw it",
         "derainzoo.engine.search:search",

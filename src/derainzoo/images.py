@@ -10,6 +10,7 @@ its accurate integer DCT), and 16-bit PNG, because Pillow has no 16-bit colour. 
 For PNG and lossless WebP the two agree to the bit. Both are imported by the first call that needs them.
 """
 
+import io
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -71,10 +72,13 @@ class Stored:
     """The whole file."""
 
 
-def read_stored(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Stored:
-    """Decode one picture, and keep everything else that its file says; refuse more pixels than `max_pixels`."""
-    path = Path(path)
-    with _opened(path) as (file, picture, kind):
+def read_stored(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Stored:
+    """Decode one picture, and keep everything else that its file says; refuse more pixels than `max_pixels`.
+
+    Bytes are the content of a file; errors call it `the picture`.
+    """
+    path = Path("the picture") if isinstance(source, bytes) else Path(source)
+    with _opened(path, source if isinstance(source, bytes) else None) as (file, picture, kind):
         width, height = picture.size
         if width * height > max_pixels:
             raise DerainzooError(
@@ -156,10 +160,15 @@ def write_png(path: str | Path, image: "np.ndarray") -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes], "ImageFile", str]]:
+def _opened(path: Path, content: bytes | None = None) -> Iterator[tuple[IO[bytes], "ImageFile", str]]:
     """The open file, Pillow's view of its header, and its format; whatever goes wrong inside names the file."""
+    file: IO[bytes]
+    if content is None and path.exists() and not (path.is_file() or path.is_dir()):
+        raise DerainzooError(
+            f"expected a picture file, found a pipe, socket or device: {path}"
+        )  # to open it could wait for ever
     try:
-        file = path.open("rb")
+        file = path.open("rb") if content is None else io.BytesIO(content)
     except FileNotFoundError:
         raise DerainzooError(f"no such picture: {path}") from None
     except IsADirectoryError:

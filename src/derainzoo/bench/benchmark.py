@@ -106,7 +106,12 @@ def _measured(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def key(contestant: Contestant, test: BenchmarkSet, protocol: str, cfg: DictConfig) -> str:
     """What decides a cell's numbers, as a name for its file."""
-    return _hash(contestant.digest, test.revision, protocol, cfg.trainer.precision)
+    return _hash(contestant.digest, test.revision, protocol, *_way(cfg))
+
+
+def _way(cfg: DictConfig) -> tuple[Any, ...]:
+    """How the network is run, as far as that changes its pictures."""
+    return (cfg.trainer.precision, *((cfg.tile, cfg.overlap) if cfg.tile else ()))
 
 
 def _hash(*parts: Any) -> str:
@@ -173,7 +178,7 @@ def environment() -> dict[str, Any]:
 
 
 def _pictures_of(contestant: Contestant, test: BenchmarkSet, cfg: DictConfig, store: Path) -> Path:
-    return store / "pictures" / _hash(contestant.digest, test.revision, cfg.trainer.precision)[:16]
+    return store / "pictures" / _hash(contestant.digest, test.revision, *_way(cfg))[:16]
 
 
 class KeepPictures(Callback):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from derainzoo.data.batch import Batch
 from derainzoo.images import write_png
+from derainzoo.metrics.color import quantise
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +116,7 @@ class SavePictures(Callback):
     ) -> None:
         data = trainer.datamodule.test_names[dataloader_idx]  # type: ignore[attr-defined]
         for name, output in zip(batch.names, outputs, strict=True):
-            pixels = (output.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            write_png(self.folder / data / f"{name}.png", pixels)
+            write_png(self.folder / data / f"{name}.png", quantise(output).permute(1, 2, 0).cpu().numpy())
 
 
 class PictureSheet(Callback):

@@ -55,6 +55,7 @@ def run_tests(
     """Measure an opened network on the test sets of `data`; a row per image goes to `results/SET.csv` in `paths.output`."""
     module = setup.make_restorer(cfg, {"name": opened.name, "arguments": opened.arguments})
     module.net.load_state_dict(opened.net.state_dict())
+    module.tile, module.overlap = cfg.tile, cfg.overlap
     setup.compile_network(module, cfg.compile)
     trainer = setup.make_trainer(cfg, 1, callbacks, loggers)
     trainer.test(module, data, verbose=False)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from derainzoo.data.batch import Batch
 from derainzoo.engine.optim import make_optimizer, make_schedule, named
 from derainzoo.errors import DerainzooError
+from derainzoo.inference.predictor import Predictor
+from derainzoo.inference.tiler import OVERLAP
 from derainzoo.losses.weighted import WeightedLoss
 from derainzoo.metrics.per_image import PerImageMetrics, write_csv
 from derainzoo.models.registry import create_model
 
 log = logging.getLogger(__name__)
+
+_PRECISION = {"bf16-mixed": "bf16", "16-mixed": "fp16"}  # Lightning's words for them -> the predictor's
 
 
 class NonFiniteLoss(DerainzooError):
@@ -52,6 +56,8 @@ class Restorer(pl.LightningModule):
         self.loss = WeightedLoss(loss)
         self.protocols = list(protocols)
         self.metrics = nn.ModuleDict()  # per-image results by data set
+        self.tile: int | Literal["auto"] | None = None  # of test images, as of the predictor; None: whole, as papers measure
+        self.overlap = OVERLAP
         self.input_values: dict[str, float] = {}  # what the rainy validation images themselves measure
         self.unchanged = 0
 
@@ -128,8 +134,13 @@ class Restorer(pl.LightningModule):
         if self.unchanged == 3:
             log.warning("the network has returned its input unchanged in three validations: is the learning rate too small?")
 
+    def on_test_start(self) -> None:
+        """What `derainzoo predict` restores with, so that its pictures are those that are measured here."""
+        precision = _PRECISION.get(str(self.trainer.precision), "fp32")
+        self.predictor = Predictor(self.net, self.device, precision, self.tile, self.overlap)
+
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        output: Tensor = self(batch.input)
+        output = self.predictor.restore(batch.input)
         name = self.trainer.datamodule.test_names[dataloader_idx]  # type: ignore[attr-defined]
         self.table(name).update(output, batch.target, batch.names)
         self.table(f"{name}_input").update(batch.input, batch.target, batch.names)

@@ -1,6 +1,7 @@
 """From the words of the command line to a list of what is to be done: which file becomes which."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -78,6 +79,11 @@ def find_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None, sh
     return found
 
 
+def _real(path: Path) -> Path:
+    """With all links followed, as far as they lead; `Path.resolve` raises where they go in circles."""
+    return Path(os.path.realpath(path))
+
+
 def _below(folder: Path, output: Path, found: Found, seen: set[tuple[int, int]]) -> Iterator[Path]:
     """Pictures and videos, sorted, without hidden ones; a folder that links lead to again, in circles perhaps, counts once."""
     try:
@@ -92,7 +98,7 @@ def _below(folder: Path, output: Path, found: Found, seen: set[tuple[int, int]])
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            if entry.resolve() != output.resolve():
+            if _real(entry) != _real(output):
                 yield from _below(entry, output, found, seen)
         elif entry.suffix.lower() in EXTENSIONS | VIDEOS:
             yield entry
@@ -105,10 +111,10 @@ def _matching(pattern: str, output: Path, found: Found) -> Iterator[tuple[Path, 
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
     if not matches:
         found.missing.append(f"{pattern}: no file matches")
-    within = output.resolve() != fixed.resolve() and output.resolve().is_relative_to(fixed.resolve())
+    within = _real(output) != _real(fixed) and _real(output).is_relative_to(_real(fixed))
     seen: set[tuple[int, int]] = set()
     for match in matches:
-        if within and match.resolve().is_relative_to(output.resolve()):
+        if within and _real(match).is_relative_to(_real(output)):
             continue
         if match.is_dir():
             yield from ((file, file.relative_to(fixed)) for file in _below(match, output, found, seen))
@@ -120,13 +126,13 @@ def _matching(pattern: str, output: Path, found: Found) -> Iterator[tuple[Path, 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     """Before anything is done: two results of one name, or a result in the place of an input."""
-    sources = {job.source.resolve(): job.source for job in jobs}
+    sources = {_real(job.source): job.source for job in jobs}
     claimed: dict[Path, Path] = {}
     for job in jobs:
         for path in (job.target, job.sheet):
             if path is None:
                 continue
-            place = path.resolve()
+            place = _real(path)
             if place in sources:
                 raise DerainzooError(f"{path} is itself an input and would be overwritten; choose another folder with -o")
             if claimed.setdefault(place, job.source) != job.source:

@@ -66,9 +66,9 @@ class Photo:
 # --- reading ----------------------------------------------------------------------------------------------------------------
 
 
-def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Decode a file and keep what is not pixels; a picture of more than `max_pixels` is refused."""
-    stored = read_stored(path, max_pixels=max_pixels)
+def read_photo(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Decode a file, or its content, and keep what is not pixels; a picture of more than `max_pixels` is refused."""
+    stored = read_stored(source, max_pixels=max_pixels)
     kind, info = stored.header.format, stored.info
     pixels = stored.pixels[..., :1] if stored.mode in _GREY else stored.pixels
     if stored.alpha is not None:

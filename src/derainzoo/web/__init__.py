@@ -1,0 +1,1 @@
+"""The page of `derainzoo demo`; stands on inference, whose predictor it puts behind a local address."""
