@@ -15,9 +15,11 @@ from pathlib import Path
 CASES = {
     "one network, conv3+conv3+se": ("fixed", "conv3+conv3+se"),
     "one network, conv3+conv3+id": ("fixed", "conv3+conv3+id"),
+    "one network, sep3+sep3+se": ("fixed", "sep3+sep3+se"),
     "weights, MDARTS (conv3+conv3+se)": ("weights", "conv3+conv3+se"),
     "alphas, echo (conv3+conv3+se)": ("echo", "conv3+conv3+se"),
     "alphas, echo (conv3+conv3+id)": ("echo", "conv3+conv3+id"),
+    "alphas, echo (sep3+sep3+se)": ("echo", "sep3+sep3+se"),
     "alphas, pair": ("pair", "conv3+conv3+se"),
     "alphas, active": ("active", "conv3+conv3+se"),
     "alphas, nasp": ("nasp", "conv3+conv3+se"),

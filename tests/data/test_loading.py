@@ -235,6 +235,22 @@ def test_halves_share_no_background():
     assert not seen["weights"] & seen["alphas"]
 
 
+def test_halves_validation_and_test_share_no_background_of_several_rains(tmp_path):
+    """Weights, choices, validation and test of a search, on a set with many rainy pictures of each background."""
+    for split, scenes in (("training", range(1, 31)), ("testing", range(31, 34))):
+        for scene in scenes:
+            write_png(tmp_path / split / "ground_truth" / f"{scene}.jpg", picture(scene % 25))
+            for k in range(1, 4):
+                write_png(tmp_path / split / "rainy_image" / f"{scene}_{k}.jpg", picture(scene % 25, rainy=k))
+    data = module(name="rain1400", root=str(tmp_path), halves=True, steps=12, val_images=6)
+    data.setup()
+    parts = {half: list(loader) for half, loader in data.train_dataloader().items()}
+    parts |= {"val": list(data.val_dataloader()), "test": [batch for loader in data.test_dataloader() for batch in loader]}
+    scenes_of = {part: {name.split("_")[0] for batch in batches for name in batch.names} for part, batches in parts.items()}
+    assert {part: len(scenes) for part, scenes in scenes_of.items()} == {"weights": 12, "alphas": 12, "val": 6, "test": 3}
+    assert len(set.union(*scenes_of.values())) == 33
+
+
 @pytest.fixture
 def copy(tmp_path):
     """A small Rain200H in DRSformer's layout, and a flat folder."""

@@ -4,18 +4,22 @@ import csv
 import json
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import torch
 
-from derainzoo import config
+from derainzoo import config, create_model
 from derainzoo.cli import canonical
+from derainzoo.data.synthetic import embedded_backgrounds
 from derainzoo.engine.search import search
 from derainzoo.engine.searcher import Searcher
 from derainzoo.engine.setup import make_restorer, network
+from derainzoo.engine.train import train
 from derainzoo.errors import DerainzooError
+from derainzoo.models.checkpoints import load_model
 from derainzoo.nas.genotype import Genotype
 from runs import SMALL, compose_words, keep_checkpoint, last_checkpoint
 
@@ -59,6 +63,40 @@ def test_a_search_leaves_a_genotype_pictures_and_logs(system, tmp_path):
     share = {"autoderain": "search/share_conv/dil2", "manas": "search/share_edge/cbam"}[system]
     for key in ("train/loss", "alphas/loss", "search/flips", share, "val/psnr_y8"):
         assert any(row[key] for row in logged), key
+
+
+@pytest.mark.parametrize("method", ["active", "pair", "nasp", "darts"])
+def test_every_method_searches_under_one_interface(method, tmp_path):
+    run(tmp_path, *AUTODERAIN, "search.candidates=[conv3,sep3]", f"search.method={method}", "trainer.max_steps=3")
+    genotype = Genotype.load(tmp_path / "genotype.json")
+    assert genotype.search["settings"]["method"] == method
+    before, *_, after = ({r["candidate"]: r["alpha"] for r in read(tmp_path / "alphas.csv") if r["step"] == n} for n in "23")
+    assert before != after
+
+
+def test_tensorboard_has_a_curve_of_every_alpha_and_of_its_time_in_use(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, *AUTODERAIN, "logger=tensorboard", "search.candidates=[conv3,sep3]", "trainer.max_steps=5")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = read(tmp_path / "alphas.csv")
+    assert rows
+    for curve, column in (("alphas", "alpha"), ("active", "active")):
+        for row in rows:
+            points = {event.step: event.value for event in events.Scalars(f"{curve}/{row['slot']}/{row['candidate']}")}
+            assert points[int(row["step"])] == pytest.approx(float(row[column]), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_wandb_has_the_charts(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run(tmp_path, *AUTODERAIN, "logger=default", "trainer.max_steps=5")
+    pages = {
+        page.name.split(".svg")[0]: page.read_text() for page in tmp_path.glob("wandb/offline-run-*/files/media/html/**/*.html")
+    }
+    assert set(pages) == {"alphas", "active", "course"}
+    for name, page in pages.items():
+        assert (tmp_path / f"{name}.svg").read_text().strip() in page
 
 
 def test_the_four_losses_of_manas_are_logged_and_add_up(tmp_path):
@@ -105,6 +143,36 @@ def test_warm_up_and_freeze_leave_the_choices_alone(tmp_path, monkeypatch):
     assert not photographs["weights"] & photographs["alphas"]
 
 
+def test_manas_steps_weights_and_alphas_on_triplets_of_different_training_photographs(tmp_path, monkeypatch):
+    """Row 3 i + k of the outputs is version k of background i, in both steps; the test photographs are in neither."""
+    batches = []
+    loss = Searcher._loss
+
+    def watch(self, batch, prefix):
+        batches.append((prefix, self.net.training, batch))
+        return loss(self, batch, prefix)
+
+    monkeypatch.setattr(Searcher, "_loss", watch)
+    run(tmp_path, *MANAS, "data.patch_size=48", "trainer.max_steps=4")
+    assert [prefix for prefix, *_ in batches] == ["train", *["alphas", "train"] * 3]
+    rain = torch.zeros(3)
+    for prefix, training, batch in batches:
+        assert training == (prefix == "train")  # the alphas see the running statistics
+        assert (batch.versions, len(batch.input), len(batch.target)) == (3, 6, 2)
+        versions = batch.input.unflatten(0, (2, 3))
+        own, other = ((versions - t[:, None]).abs().mean((2, 3, 4)) for t in (batch.target, batch.target.flip(0)))
+        assert (own < other).all()
+        rain += own.sum(0)
+    assert rain[0] < rain[1] < rain[2]  # light, medium, heavy
+    names = {
+        prefix: {n.rpartition("-")[0] for p, _, b in batches if p == prefix for n in b.names} for prefix in ("train", "alphas")
+    }
+    held_out = {path.stem.rpartition("-")[0] for split in ("val", "test") for path in embedded_backgrounds(split)}
+    assert names["alphas"]
+    assert not names["train"] & names["alphas"]
+    assert not (names["train"] | names["alphas"]) & held_out
+
+
 @pytest.mark.parametrize("system", ["autoderain", pytest.param("manas", marks=pytest.mark.slow)])
 def test_going_on_from_the_middle_changes_nothing(system, tmp_path, monkeypatch):
     settings = [*SYSTEMS[system], "trainer.max_steps=9", "search.freeze=0.2"]
@@ -122,6 +190,26 @@ def test_going_on_from_the_middle_changes_nothing(system, tmp_path, monkeypatch)
     for name in ("alphas.csv", "alphas.svg", "active.svg", "course.svg", "genotype.svg"):
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "rest" / name).read_text()
     assert Genotype.load(tmp_path / "whole/genotype.json").hash == Genotype.load(tmp_path / "rest/genotype.json").hash
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_in_its_folder_and_ends_as_if_nothing_had_happened(tmp_path):
+    settings = [*AUTODERAIN, "trainer.max_steps=60", "data.patch_size=64"]
+    words = [sys.executable, "-m", "derainzoo", "search", *settings]
+    run(tmp_path / "whole", *settings)
+    killed = subprocess.Popen([*words, "resume=auto"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (last := list(tmp_path.glob("runs/search/*/*/checkpoints/last.ckpt"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    assert 0 < torch.load(last[0], weights_only=True)["global_step"] < 60
+    done = subprocess.run([*words, "resume=auto"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "going on from" in done.stderr
+    folder = last[0].parents[1]
+    assert same_state(last_checkpoint(tmp_path / "whole")["state_dict"], last_checkpoint(folder)["state_dict"])
+    for name in ("alphas.csv", "active.svg", "genotype.svg"):
+        assert (tmp_path / "whole" / name).read_text() == (folder / name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -180,6 +268,24 @@ def test_a_genotype_decides_the_arguments_and_checkpoints_hold_them(tmp_path):
         network(compose_words(tmp_path, *SMALL, "model=autoderain", f"genotype={path}", "model.width=16"))
     with pytest.raises(DerainzooError, match="is of autoderain, but the network is manas; say model=autoderain"):
         network(compose_words(tmp_path, *SMALL, "model=manas", f"genotype={path}"))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_what_was_found_is_handed_to_training(system, tmp_path):
+    """By `derainzoo train model=SYSTEM genotype=FILE`: the derived network, from new weights, in a checkpoint of its own."""
+    run(tmp_path / "search", *SYSTEMS[system], "trainer.max_steps=3", "seed=7")
+    path = tmp_path / "search" / "genotype.json"
+    loss = "loss=manas" if system == "manas" else "loss=ssim"
+    versions = 3 if system == "manas" else 1
+    words = [*SMALL, f"model={system}", f"genotype={path}", loss, f"data.versions={versions}", "test=false"]
+    result = train(compose_words(tmp_path / "train", "train", *words, "trainer.max_steps=2", "trainer.val_every=2"))
+    assert result["steps"] == 2
+    genotype = Genotype.load(path)
+    saved = torch.load(result["checkpoint"], weights_only=True)["hyper_parameters"]["model"]
+    assert saved == {"name": system, "arguments": genotype.model_arguments()}
+    trained = load_model(result["checkpoint"]).state_dict()
+    fresh = create_model(system, **genotype.model_arguments()).state_dict()
+    assert {key: t.shape for key, t in trained.items()} == {key: t.shape for key, t in fresh.items()}
 
 
 def test_runs_of_one_genotype_have_one_fingerprint(tmp_path):

@@ -1,5 +1,8 @@
 """Slots: echoes are the gradients of a mixture at the one-hot point, in the memory of a path."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -130,6 +133,25 @@ def test_memory_of_a_search_step_is_that_of_one_network():
     relaxed = Relaxed(net, costs, seed=0)
     relaxed.probe(0)
     assert saved(net) >= 3 * one
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the resident set is Linux's account")
+def test_the_tool_that_measures_memory():
+    """Its table is in docs/search.md: a step of MDARTS takes at most 1.05 times one network, a step of DARTS three times."""
+    file = Path(__file__).parents[2] / "tools" / "search_memory.py"
+    spec = importlib.util.spec_from_file_location("search_memory", file)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    saved = {case: tool.measure(method, path, 8, 32, 2) for case, (method, path) in tool.CASES.items()}
+    one, resident = saved["one network, conv3+conv3+se"]
+    assert resident >= 0
+    for case in ("weights, MDARTS (conv3+conv3+se)", "alphas, echo (conv3+conv3+se)", "alphas, pair", "alphas, active"):
+        assert saved[case][0] <= 1.05 * one
+    # without squeeze-and-excitation a path must keep what it would be given, but no more than with it
+    assert saved["one network, conv3+conv3+id"][0] < saved["alphas, echo (conv3+conv3+id)"][0] <= 1.05 * one
+    assert saved["alphas, echo (sep3+sep3+se)"][0] <= 1.05 * saved["one network, sep3+sep3+se"][0]
+    for case in ("alphas, nasp", "alphas, DARTS"):
+        assert saved[case][0] >= 3 * one
 
 
 def test_the_meter_counts_what_is_kept():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from derainzoo import create_model
+from derainzoo.engine.searcher import make_architecture, make_space
 from derainzoo.errors import DerainzooError
 from derainzoo.losses import many_to_one
 from derainzoo.models import autoderain, manas
@@ -17,11 +18,12 @@ from derainzoo.nas.genotype import Genotype
 from derainzoo.nas.slots import Slot, slots_of
 from derainzoo.nas.spaces import SPACES, AutoDerainSpace, ManasSpace
 from golden import GOLDEN, fill
+from runs import compose_words
 
 SMALL = {"manas": {"width": 8}, "autoderain": {"width": 8, "blocks": [1, 2, 1]}}
 
 
-def published_supernet():
+def published_supernet(space):
     """Ours with the recording's weights. Its keys are those of the derived network, cells under a name of their own."""
     shapes = {}
     with (GOLDEN / "manas" / "state_dict.tsv").open() as file:
@@ -30,21 +32,28 @@ def published_supernet():
                 key = re.sub(r"^(stage[234]\.\d\.)(branches|fuse_layers)", _cell_key, row["key"])
                 shapes[key] = tuple(int(n) for n in row["shape"].split("x") if n)
     assert len(shapes) == 2449
-    space = ManasSpace({"stem": True}, published=True)
     net = space.supernet()
     state = {re.sub(r"\.(horizontal|fuse)\.", ".", key): tensor for key, tensor in fill(shapes).items()}
     net.load_state_dict({manas.OFFICIAL.rename(key): tensor for key, tensor in state.items()})
-    return space, net.double().eval()
+    return net.double().eval()
 
 
 def _cell_key(match):
     return match[1] + {"branches": "horizontal.branches", "fuse_layers": "fuse.fuse_layers"}[match[2]]
 
 
+def settings_of(mode):
+    """`search` of a configured search of MANAS; the published code has its complexity term commented out."""
+    return compose_words("unused", "search", "model=manas", f"search.mode={mode}", "search.complexity=0").search
+
+
 def test_the_published_supernet_its_losses_and_gradients():
+    """What `search.mode=faithful` searches, against recordings of the published code in float64."""
     recorded = {key: torch.from_numpy(a) for key, a in np.load(GOLDEN / "manas" / "supernet.npz").items()}
-    space, net = published_supernet()
-    architecture = Relaxed(net, space.costs(net), seed=0, entropy=0.01, raw=("edge",)).double()
+    settings = settings_of("faithful")
+    space = make_space("manas", {"stem": True}, settings)
+    net = published_supernet(space)
+    architecture = make_architecture(space, net, settings, seed=0).double()
     for kind, alpha in architecture.alphas.items():
         alpha.data.copy_(recorded[kind])
     architecture.settle()
@@ -62,6 +71,51 @@ def test_the_published_supernet_its_losses_and_gradients():
         assert (loss - recorded[f"loss{epoch}"]).abs() < 1e-8
         for kind, alpha in architecture.alphas.items():
             assert (alpha.grad - recorded[f"{kind}{epoch}"]).abs().max() < 1e-8
+
+
+def test_edges_are_weighed_by_softmax_unless_faithful():
+    alphas = torch.linspace(-1, 2, 9)
+    for mode, weights in (("fixed", alphas.softmax(0)), ("faithful", alphas)):
+        settings = settings_of(mode)
+        space = make_space("manas", SMALL["manas"], settings)
+        net = space.supernet()
+        architecture = make_architecture(space, net, settings, seed=0)
+        for alpha in architecture.alphas.values():
+            alpha.data.copy_(torch.linspace(-1, 2, alpha.shape[1]))
+        architecture.settle()
+        slots = slots_of(net)
+        for slot in slots["edge"].values():
+            torch.testing.assert_close(slot.weights, weights)
+        for slot in slots["cell"].values():  # softmax in both
+            torch.testing.assert_close(slot.weights, torch.tensor([-1.0, 2.0]).softmax(0))
+
+
+@pytest.mark.parametrize(
+    ("space", "same"),
+    [
+        (AutoDerainSpace(SMALL["autoderain"]), True),
+        (ManasSpace(SMALL["manas"]), True),
+        (ManasSpace(SMALL["manas"], published=True), False),  # its fusion sees what the parallel cell returned
+    ],
+)
+def test_a_mixture_that_has_decided_is_the_derived_network(space, same):
+    torch.manual_seed(0)
+    net = space.supernet().eval()
+    chosen = choose(net)
+    assert "fusion" in chosen.values() or space.system == "autoderain"
+    x = torch.rand(1, 3, 16, 24)
+    outputs = []
+    for mixed in (False, True):
+        for slots in slots_of(net).values():
+            for name, slot in slots.items():
+                k = slot.names.index(chosen[name])
+                if mixed:
+                    slot.blend(torch.eye(len(slot.names))[k])
+                else:
+                    slot.take(k)
+        with torch.inference_mode():
+            outputs.append(net(x))
+    assert torch.allclose(*outputs, rtol=0, atol=1e-5) == same
 
 
 def test_complexity_is_the_published_term():

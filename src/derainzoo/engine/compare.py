@@ -85,7 +85,8 @@ def table(rows: list[dict[str, Any]], metric: str) -> str:
     lines = [f"{'network':<28} {'parameters':>10}  {metric}"]
     for row in rows:
         spread = "" if row["spread"] is None else f" ± {row['spread']:.3f}"
-        lines.append(f"{row['name'][:28]:<28} {row['parameters']:>10,}  {row['mean']:.3f}{spread}")
+        name = row["name"] if len(row["name"]) <= 28 else "..." + row["name"][-25:]  # of a path its end tells most
+        lines.append(f"{name:<28} {row['parameters']:>10,}  {row['mean']:.3f}{spread}")
     if drawn := [row["mean"] for row in rows if row["name"].startswith("random ")]:
         lines.append(f"{'random, all':<28} {'':>10}  {statistics.fmean(drawn):.3f}, best {max(drawn):.3f}")
     return "\n".join(lines)

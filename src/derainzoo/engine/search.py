@@ -105,8 +105,8 @@ def _strategy(cfg: DictConfig) -> dict[str, Any]:
 class Portraits(Callback):
     """At every validation and in the end: the course of the choices as files, and in the loggers that take it.
 
-    W&B gets the charts, TensorBoard a curve for every alpha. The figures of a search (flips, entropies, shares) go to all
-    loggers from the searcher itself.
+    W&B gets the charts, TensorBoard two curves for every candidate: its alpha, and its share of the steps. The figures of a
+    search (flips, entropies, shares) go to all loggers from the searcher itself.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -135,7 +135,5 @@ class Portraits(Callback):
                 logger.log_metrics(pages, trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
                 for record in module.history.records[self.shown :]:
-                    logger.log_metrics(
-                        {f"alphas/{name}": a for name, a in module.history.alphas_of(record).items()}, record["step"]
-                    )
+                    logger.log_metrics(module.history.curves(record), record["step"])
         self.shown = len(module.history.records)

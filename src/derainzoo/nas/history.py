@@ -84,9 +84,14 @@ class History:
                 for k, name in enumerate(self.architecture.candidates(kind)):
                     yield kind, row, slot, k, name
 
-    def alphas_of(self, record: Mapping[str, Any]) -> dict[str, float]:
-        """`slot/candidate` -> alpha."""
-        return {f"{slot}/{name}": float(record["alphas"][kind][row, k]) for kind, row, slot, k, name in self._cells()}
+    def curves(self, record: Mapping[str, Any]) -> dict[str, float]:
+        """`alphas/slot/candidate` -> alpha, and `active/slot/candidate` -> share of the steps since the record before."""
+        values: dict[str, float] = {}
+        for kind, row, slot, k, name in self._cells():
+            counts = record["active"][kind][row]
+            values[f"alphas/{slot}/{name}"] = float(record["alphas"][kind][row, k])
+            values[f"active/{slot}/{name}"] = float(counts[k] / counts.sum())
+        return values
 
     def write_csv(self, path: Path) -> None:
         """A row for every record, slot and candidate; `active` is a share of the steps since the record before."""
@@ -94,9 +99,9 @@ class History:
             writer = csv.writer(file)
             writer.writerow(["step", "slot", "candidate", "alpha", "active"])
             for record in self.records:
-                for kind, row, slot, k, name in self._cells():
-                    counts = record["active"][kind][row]
-                    alpha, active = float(record["alphas"][kind][row, k]), float(counts[k] / counts.sum())
+                values = self.curves(record)
+                for _, _, slot, _, name in self._cells():
+                    alpha, active = (values[f"{curve}/{slot}/{name}"] for curve in ("alphas", "active"))
                     writer.writerow([record["step"], slot, name, f"{alpha:.6g}", f"{active:.4g}"])
 
     def charts(self, title: str) -> dict[str, str]:
