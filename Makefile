@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint type train bench notebooks wheel clean
+.PHONY: help setup demo test test-all lint type train bench notebooks docs wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,8 +45,11 @@ train: $(READY) ## train the default network on the embedded data (make train AR
 bench: $(READY) ## each fast path against the paper's plain formulation
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-notebooks: $(READY) ## execute the notebooks with small settings
-	@$(BIN)/python -m pytest -q --nbmake notebooks
+notebooks: $(READY) ## execute all notebooks in full and keep their outputs: ten minutes (ARGS=--tiny only tries them: two)
+	@$(BIN)/python tools/notebooks.py $(or $(ARGS),--save)
+
+docs: $(READY) ## build the documentation's site into site/, strictly (ARGS=serve shows it while you write)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet) && echo "open site/index.html"
 
 wheel: $(READY) ## build the wheel into dist/
 	@rm -rf dist
