@@ -85,7 +85,7 @@ function columns() {
     { name: "MACs", value: cost("macs"), text: v => short(v), best: true },
     { name: "time", value: cost("forward_ms"), text: v => Number.isFinite(v) ? Number(v.toPrecision(3)) + " ms" : "–", best: true },
     { name: "memory", value: cost("forward_memory"), text: v => Number.isFinite(v) ? Math.round(v / 2 ** 20) + " MiB" : "–", best: true },
-    { name: "trained on", value: r => r.training, css: "text" },
+    { name: "training", value: r => r.training, css: "text" },
   ];
 }
 
@@ -118,10 +118,19 @@ function drawTable() {
       const name = make("span", { class: r.warnings.length ? "warned" : null }, r.label);
       return make("td", { class: "text", ...hint(r.warnings.join("\n") || r.weights) }, make("span", { class: "dot", style: `background:${colour[r.label]}` }), name, make("small", {}, r.network));
     }
-    if (c.name === "trained on") return make("td", { class: "text" }, value, r.budget ? make("small", {}, r.budget) : null);
+    if (c.name === "training") return make("td", { class: "text" }, value, r.budget ? make("small", {}, r.budget) : null);
     return make("td", { class: bestOf(c, r) ? "best" : null }, c.text(value));
   };
-  const body = [...results].sort(order).map(r => make("tr", {}, ...all.map(c => cell(c, r))));
+  const body = [];
+  let group = null;
+  for (const r of [...results].sort(order)) {
+    if (!by && r.training !== group) {
+      group = r.training;
+      const words = r.rank === null ? `trained on: ${group} (not ranked)` : `trained on ${group}`;
+      body.push(make("tr", { class: "group" }, make("td", { colspan: all.length, class: "text" }, words)));
+    }
+    body.push(make("tr", { class: "network" }, ...all.map(c => cell(c, r))));
+  }
   const rainy = all.map(c => {
     const metric = protocol().metrics.find(m => pretty(m) === c.name);
     if (c.name === "network") return make("td", { class: "text" }, "rainy pictures");
@@ -292,7 +301,7 @@ function slide() {
 function drawStrip() {
   const list = pixels().pictures;
   at("pictures").hidden = !list.length;
-  fill(at("strip"), ...list.map(p => make("button", { role: "option", "data-name": p.name, title: p.why, onclick: () => choosePicture(p.name) }, make("img", { src: p.rainy, alt: "", loading: "lazy" }), make("span", {}, p.name))));
+  fill(at("strip"), ...list.map(p => make("button", { role: "option", "data-name": p.name, title: p.why, onclick: () => choosePicture(p.name) }, make("img", { src: p.rainy, alt: "" }), make("span", {}, p.name))));
   if (list.length) choosePicture(list.some(p => p.name === state.picture) ? state.picture : list[0].name);
 }
 
@@ -300,12 +309,13 @@ function drawStrip() {
 
 function drawReported() {
   at("reported").hidden = !data.reported.length;
+  const places = paper => Math.max(...Object.values(paper.rows).flat().map(([, ssim]) => String(ssim).length - 2));  // 0.9860 is stored as 0.986
   fill(at("papers"), ...data.reported.map(paper => make("div", {},
     make("h3", {}, make("a", { href: paper.url, rel: "noreferrer" }, paper.source)),
     make("p", { class: "faint" }, `Protocol: ${paper.protocol}. Trained on: ${paper.trained_on}. ${paper.note}`),
     make("div", { class: "scroll" }, make("table", { class: "reported" },
       make("thead", {}, make("tr", {}, make("th", { class: "text" }, "method"), ...paper.sets.map(s => make("th", {}, s)))),
-      make("tbody", {}, ...Object.entries(paper.rows).map(([name, row]) => make("tr", {}, make("td", { class: "text" }, name), ...row.map(([psnr, ssim]) => make("td", {}, `${psnr.toFixed(2)} / ${ssim}`))))))))));
+      make("tbody", {}, ...Object.entries(paper.rows).map(([name, row]) => make("tr", {}, make("td", { class: "text" }, name), ...row.map(([psnr, ssim]) => make("td", {}, `${psnr.toFixed(2)} / ${ssim.toFixed(places(paper))}`))))))))));
 }
 
 function drawDownstream() {
