@@ -20,7 +20,8 @@ GROUPS = ["task", "model", "data", "protocol", "loss", "optim", "scheduler", "tr
 
 
 def options(group):
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml") if p.stem != "base")
+    files = [p for p in (CONF / group).rglob("*.yaml") if p.stem != "base"]
+    return sorted(p.relative_to(CONF / group).with_suffix("").as_posix() for p in files)
 
 
 def composed(*overrides):
@@ -82,6 +83,19 @@ def test_experiments_compose_and_make_sense(option):
     assert WeightedLoss(OmegaConf.to_container(cfg.loss.terms))
     for stage in cfg.data.progressive or []:
         assert set(stage) == {"start", "patch", "batch"}
+
+
+def test_fair_experiments_differ_in_the_network_alone():
+    fair = [option for option in options("experiment") if option.startswith("fair/")]
+    assert len(fair) == 5
+    rest = []
+    for option in fair:
+        cfg = OmegaConf.to_container(composed(f"experiment={option}"), resolve=False)
+        assert cfg.pop("model")["name"] == option.removeprefix("fair/")
+        cfg.pop("genotype", None)  # only some can take one
+        rest.append(cfg)
+    assert all(cfg == rest[0] for cfg in rest)
+    assert rest[0]["name"] == "fair_${model.name}"
 
 
 def test_every_key_that_is_not_obvious_has_a_comment():

@@ -25,6 +25,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 
 import derainzoo
+from derainzoo.bench import downstream
 from derainzoo.bench.contest import BenchmarkSet, Contestant, contestants, find_sets, warnings_about
 from derainzoo.bench.leaderboard import Result, table, write_tables
 from derainzoo.bench.page import write_page
@@ -56,6 +57,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     protocols = [get_protocol(name).name for name in cfg.protocols]
     if not protocols:
         raise DerainzooError("protocols: at least one of y8, y, rgb, mhnet_cal, noref is needed")
+    if cfg.downstream.network is not None:
+        downstream.check(cfg.downstream)
     who, tests = contestants(cfg), find_sets(cfg)
     store = Path(cfg.cells)
     # every process makes the same plan: nothing is finished before all of them take part in the first job
@@ -91,10 +94,12 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
         for protocol in protocols
     ]
     folder = Path(cfg.paths.output)
-    text = write_tables(folder, results)
-    write_page(folder / "leaderboard.html", results, environment(), pictures=cfg.pictures, resamples=cfg.resamples)
-    log.info("\n%s\n%s", text, folder / "leaderboard.html")
-    return {"measured_now": missing, "measured_before": everything - missing, "rows": table(results)}
+    judged = downstream.judge(who, cfg.downstream, cfg.trainer.accelerator) if cfg.downstream.network is not None else None
+    text = write_tables(folder, results, judged)
+    page = folder / "leaderboard.html"
+    write_page(page, results, environment(), pictures=cfg.pictures, resamples=cfg.resamples, downstream=judged)
+    log.info("\n%s\n%s", text, page)
+    return {"measured_now": missing, "measured_before": everything - missing, "rows": table(results), "downstream": judged}
 
 
 def _measured(cell: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,8 +128,8 @@ def per_image(results: Sequence[Result]) -> list[Row]:
     ]
 
 
-def write_tables(folder: Path, results: Sequence[Result]) -> str:
-    """Write all but the page; returns the Markdown."""
+def write_tables(folder: Path, results: Sequence[Result], downstream: Mapping[str, Any] | None = None) -> str:
+    """Write all but the page; returns the Markdown. `downstream` are its `note`, `metrics` and `rows`."""
     rows = table(results)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     tail = columns.index("images")  # metrics of further protocols come last in the union: they belong to the other metrics
@@ -142,6 +142,10 @@ def write_tables(folder: Path, results: Sequence[Result]) -> str:
     else:
         write_csv(folder / "per_image.csv", images)
     text = markdown(results)
+    if downstream:
+        metrics = downstream["metrics"]
+        text += f"\n## Downstream\n\n{downstream['note']}\n\n{_line(['pictures', *metrics])}\n|---|{'---:|' * len(metrics)}\n"
+        text += "".join(_line([row["pictures"], *(f"{row[m]:.4f}" for m in metrics)]) + "\n" for row in downstream["rows"])
     write_text(folder / "leaderboard.md", text)
     return text
 
