@@ -28,7 +28,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))  # where pytest finds the helpers of the tests, too
 
 from derainzoo import create_model, list_models, model_info
-from derainzoo.bench.profile import PRECISIONS, _machine, _peak
+from derainzoo.bench.profile import PRECISIONS, _peak, machine
 from derainzoo.models.checkpoints import officials
 from derainzoo.models.registry import model_arguments
 from networks import image, outputs
@@ -202,7 +202,7 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.error(f"no literal formulation of {', '.join(unknown)}; there is one of {', '.join(NETWORKS)}")
     torch.set_num_threads(given.pop("threads"))
     given.update(size=tuple(given["size"]), patch=tuple(given["patch"]))
-    print(", ".join(f"{key} {value}" for key, value in _machine().items()))
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
     print(line(HEADER))
     for name in networks:
         for row in compare(name, dict(model_info(name).tiny) if tiny else {}, **given):

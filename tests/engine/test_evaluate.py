@@ -40,9 +40,9 @@ def weights(tmp_path):
     return tmp_path / "w.safetensors"
 
 
-@pytest.mark.parametrize("tile", ["null", "32"])
-def test_evaluating_a_folder_measures_the_files_that_predict_writes(tmp_path, pairs, weights, tile):
-    words = [f"weights={weights}", f"tile={tile}", "overlap=8"]
+@pytest.mark.parametrize(("tile", "local_pool"), [("null", "null"), ("32", "null"), ("null", "16")])
+def test_evaluating_a_folder_measures_the_files_that_predict_writes(tmp_path, pairs, weights, tile, local_pool):
+    words = [f"weights={weights}", f"tile={tile}", "overlap=8", f"local_pool={local_pool}"]
     run = tmp_path / "run"
     folder = [w for w in SMALL if not w.startswith("trainer.val_every")]
     cfg = compose_words(

@@ -22,8 +22,11 @@ from derainzoo.errors import DerainzooError
 from derainzoo.files import config_dir
 from derainzoo.images import read_image, write_png
 from derainzoo.inference import progress
+from derainzoo.inference.predict import make_predictor
 from derainzoo.inference.stages import ahead
 from derainzoo.models.checkpoints import save_weights
+from derainzoo.models.layers import GlobalPool
+from tasks import configured
 
 TINY = {"dim": 8, "blocks": 1}
 
@@ -385,3 +388,20 @@ def test_two_processes_share_a_folder(folder):
     for name in names:
         assert (folder / "dry" / name).read_bytes() == (folder / "alone" / name).read_bytes()
     assert sorted(os.listdir(folder)) == ["alone", "dry", "wet"]
+
+
+def test_pooling_over_windows_is_asked_for_by_the_size_of_training_patches():
+    words = [
+        "predict",
+        "input=-",
+        "model=nafnet",
+        "model.width=8",
+        "model.encoder=[1]",
+        "model.decoder=[1]",
+        "allow_random=true",
+    ]
+    for local_pool, windows in (("null", {None}), ("64", {(96, 96), (48, 48)}), ("[64,32]", {(96, 48), (48, 24)})):
+        net = make_predictor(configured(*words, "device=cpu", f"local_pool={local_pool}")).net
+        assert {m.window for m in net.modules() if isinstance(m, GlobalPool)} == windows
+    with pytest.raises(DerainzooError, match="no global pooling"):
+        make_predictor(configured("predict", "input=-", "model=prn", "allow_random=true", "device=cpu", "local_pool=64"))

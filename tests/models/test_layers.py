@@ -130,6 +130,12 @@ def test_windows_follow_the_resolution():
     assert windows["unet.encoders.2.0.pool"] == (24, 12)
 
 
+@pytest.mark.parametrize("size", [0, (64,), (64, "a"), "256"])
+def test_windows_for_no_size_are_refused(size):
+    with pytest.raises(DerainzooError, match="side of training patches expected"):
+        set_pool_window(create_model("nafnet", **model_info("nafnet").tiny), size)
+
+
 def test_network_without_global_pooling_has_no_windows():
     with pytest.raises(DerainzooError, match="no global pooling"):
         set_pool_window(nn.Conv2d(3, 3, 1), 256)

@@ -1,6 +1,7 @@
 """The task `evaluate`: measure weights on test sets, image by image."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from derainzoo.engine.loggers import finish, make_loggers
 from derainzoo.engine.report import report
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Opened, open_weights
+from derainzoo.models.layers import set_pool_window
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     if cfg.save_images:
         callbacks.append(SavePictures(folder / "restored"))
     try:
-        trainer = run_tests(cfg, opened, data, callbacks, loggers)
+        trainer = run_tests(cfg, opened, data, callbacks, loggers, cfg.local_pool)
     finally:
         finish(loggers)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -50,11 +52,18 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def run_tests(
-    cfg: DictConfig, opened: Opened, data: DerainDataModule, callbacks: list[Callback], loggers: list[Logger]
+    cfg: DictConfig,
+    opened: Opened,
+    data: DerainDataModule,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    local_pool: int | Sequence[int] | None = None,
 ) -> pl.Trainer:
     """Measure an opened network on the test sets of `data`; a row per image goes to `results/SET.csv` in `paths.output`."""
     module = setup.make_restorer(cfg, {"name": opened.name, "arguments": opened.arguments})
     module.net.load_state_dict(opened.net.state_dict())
+    if local_pool is not None:
+        set_pool_window(module.net, local_pool)
     module.tile, module.overlap = cfg.tile, cfg.overlap
     setup.compile_network(module, cfg.compile)
     trainer = setup.make_trainer(cfg, 1, callbacks, loggers)

@@ -27,6 +27,7 @@ from derainzoo.inference.predictor import Predictor, load_network
 from derainzoo.inference.progress import Progress, clock
 from derainzoo.inference.stages import ahead
 from derainzoo.inference.video import restore_video
+from derainzoo.models.layers import set_pool_window
 from derainzoo.models.registry import model_arguments
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,8 @@ def make_predictor(cfg: DictConfig, device: str | torch.device | None = None) ->
         arguments = {k: v for k, v in model.items() if k != "name" and v != usual[k]}
     torch.manual_seed(cfg.seed)  # random weights, if they are allowed, shall be the same everywhere
     net = load_network(name, cfg.weights, arguments=arguments, allow_random=cfg.allow_random)
+    if cfg.local_pool is not None:
+        set_pool_window(net, cfg.local_pool)
     predictor = Predictor(net, device or cfg.device, cfg.precision, cfg.tile, cfg.overlap, cfg.tile_batch)
     if cfg.compile:
         predictor.net.compile()

@@ -1,7 +1,7 @@
 """Blocks that two or more networks share."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -98,7 +98,7 @@ def box_mean(x: Tensor, size: int, dim: int) -> Tensor:
     return ((ends - starts) / size).to(x.dtype)
 
 
-def set_pool_window(net: nn.Module, train_size: int | tuple[int, int] | None, factor: float = 1.5) -> None:
+def set_pool_window(net: nn.Module, train_size: int | Sequence[int] | None, factor: float = 1.5) -> None:
     """Give every `GlobalPool` of a network a window of `factor` times what it sees of a training patch; None takes them away.
 
     Pictures up to `factor` times the training patch are restored as before, larger ones by local means. The sizes come from one
@@ -113,7 +113,11 @@ def set_pool_window(net: nn.Module, train_size: int | tuple[int, int] | None, fa
         pool.window = None
     if train_size is None:
         return
-    size = (train_size, train_size) if isinstance(train_size, int) else train_size
+    size = (train_size, train_size) if isinstance(train_size, int) else tuple(train_size)
+    if len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+        raise DerainzooError(
+            f"the side of training patches expected, or height and width, got {train_size}; a usual one is 256"
+        )
     seen: dict[GlobalPool, tuple[int, int]] = {}
     hooks = [p.register_forward_hook(lambda p, x, _: seen.update({p: tuple(x[0].shape[-2:])})) for p in pools]
     tensors = {k: v.to("meta") for k, v in itertools.chain(net.named_parameters(), net.named_buffers())}
