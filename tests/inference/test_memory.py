@@ -1,11 +1,17 @@
 """What a pass needs, and the tile that follows from it."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import derainzoo
 from derainzoo.inference.memory import _UNKNOWN, CPU_BUDGET, bytes_per_pixel, free_memory, largest_tile
+from derainzoo.inference.predictor import DEFAULT
 
 
 def test_tensors_that_live_at_once_are_counted():
@@ -43,3 +49,17 @@ def test_a_picture_that_fits_is_taken_whole():
 
 def test_free_memory_of_the_cpu_is_bounded():
     assert 0 < free_memory(torch.device("cpu")) <= CPU_BUDGET
+
+
+MEASURE = Path(__file__).parents[2] / "tools/measure_predict.py"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not MEASURE.is_file(), reason="needs the script of a checkout")
+def test_a_photograph_of_24_megapixels_needs_less_than_4_gib():
+    """File to file with the network that is used when none is named: four minutes of one core."""
+    done = subprocess.run([sys.executable, MEASURE, "photo", DEFAULT, "24"], capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout)
+    assert measured["size"] == [5657, 4243]
+    assert 1 < measured["GiB"] < 4

@@ -1,5 +1,6 @@
 """The task: from the words of the command line to a server that restores by the one predictor."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 import derainzoo
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import save_weights
-from derainzoo.web.demo import _short, demo, make_server
+from derainzoo.web.demo import _short, choose_weights, demo, make_server
 from pictures import picture
 from tasks import configured
 
@@ -50,13 +51,32 @@ def test_numbers_and_pictures_come_from_one_code(weights):
     assert np.array_equal(result, derainzoo.derain(clean, weights=weights[0], device="cpu"))
 
 
-def test_without_weights_it_says_what_to_do():
+def test_without_weights_it_says_what_to_do(monkeypatch):
+    monkeypatch.setattr("derainzoo.models.pretrained._manifest", lambda: {"default": None, "weights": {}})
     with pytest.raises(DerainzooError, match="no weights for elf_lw: give a file by weights=FILE"):
         demo(configured("demo", "port=0"))
     random = configured("demo", "--allow-random", "model=elf_lw", "model.dim=8", "model.blocks=1", "port=0", "device=cpu")
     with make_server(random) as server:
         assert server.facts["random"]
         assert server.facts["networks"] == [{"key": "random weights", "label": "ELF · random weights"}]
+
+
+def test_without_a_word_the_page_offers_what_ships(weights, monkeypatch):
+    file = weights[0].read_bytes()
+    weights[0].rename(weights[0].parent / "a.safetensors")
+    entry = {"file": "a.safetensors", "sha256": hashlib.sha256(file).hexdigest(), "model": "elf_lw"}
+    manifest = {
+        "default": "elf_lw.b",
+        "weights": {"elf_lw.a": entry, "elf_lw.b": entry, "prenet.a": entry | {"model": "prenet"}},
+    }
+    monkeypatch.setattr("derainzoo.models.pretrained.FOLDER", weights[0].parent)
+    monkeypatch.setattr("derainzoo.models.pretrained._manifest", lambda: manifest)
+    assert choose_weights(configured("demo")) == ["elf_lw.b", "elf_lw.a", "prenet.a"]
+    assert choose_weights(configured("demo", "model=prenet")) == ["prenet.a"]
+    assert choose_weights(configured("demo", "model=elf_lw", "model.dim=8")) == []
+    assert choose_weights(configured("demo", "prenet.a", "my.ckpt", "./my.ckpt")) == ["prenet.a", "./my.ckpt"]
+    with make_server(configured("demo", "elf_lw.b", "port=0", "device=cpu")) as server:
+        assert server.facts["networks"] == [{"key": "elf_lw.b", "label": "ELF · elf_lw.b"}]
 
 
 @pytest.mark.parametrize("words", ["places=0", "max_mb=0", "max_pixels=0", "quality=0"])

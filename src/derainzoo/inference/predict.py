@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import cv2
 import numpy as np
@@ -115,14 +116,19 @@ def make_settings(cfg: DictConfig) -> Settings:
     return Settings(cfg.overwrite, cfg.quality, cfg.max_pixels)
 
 
+def named_network(cfg: DictConfig) -> tuple[str | None, dict[str, Any]]:
+    """Name and unusual arguments of the network that was asked for by name, if one was."""
+    model = cfg.get("model")
+    if model is None:
+        return None, {}
+    usual = model_arguments(model.name)
+    # the usual ones were not said: a file of weights may know others
+    return model.name, {k: v for k, v in model.items() if k != "name" and v != usual[k]}
+
+
 def make_predictor(cfg: DictConfig, device: str | torch.device | None = None) -> Predictor:
     """Load the network of this run; `device` overrides the configured one."""
-    name, arguments = None, {}
-    if model := cfg.get("model"):  # there is none unless it was said
-        name = model.name
-        usual = model_arguments(name)
-        # the usual ones were not said either: a file of weights may know others
-        arguments = {k: v for k, v in model.items() if k != "name" and v != usual[k]}
+    name, arguments = named_network(cfg)
     torch.manual_seed(cfg.seed)  # random weights, if they are allowed, shall be the same everywhere
     net = load_network(name, cfg.weights, arguments=arguments, allow_random=cfg.allow_random)
     if cfg.local_pool is not None:

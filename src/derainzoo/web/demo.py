@@ -3,14 +3,15 @@
 import logging
 import webbrowser
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from derainzoo.errors import DerainzooError
-from derainzoo.inference.predict import make_predictor
+from derainzoo.inference.predict import make_predictor, named_network
 from derainzoo.inference.predictor import Predictor
+from derainzoo.models import pretrained
 from derainzoo.web.desk import Desk
 from derainzoo.web.examples import examples
 from derainzoo.web.server import Server
@@ -42,7 +43,8 @@ def make_server(cfg: DictConfig) -> Server:
             raise DerainzooError(f"{name} must be at least 1, not {cfg[name]}")
     if not 1 <= cfg.quality <= 100:
         raise DerainzooError(f"quality must be from 1 to 100, not {cfg.quality}")
-    networks = make_networks(cfg)
+    weights = choose_weights(cfg)
+    networks = make_networks(cfg, weights)
     for predictor in networks.values():
         predictor(np.zeros((64, 64, 3), np.uint8))  # what only the first picture costs; and the first visitor meets no surprise
     max_bytes = int(cfg.max_mb * 1e6)
@@ -51,27 +53,34 @@ def make_server(cfg: DictConfig) -> Server:
         "examples": [vars(example) for example in examples().values()],
         "max_bytes": max_bytes,
         "local": cfg.host in ("127.0.0.1", "localhost", "::1"),
-        "random": not _files(cfg),
+        "random": not weights,
     }
     desk = Desk(networks, cfg.places, cfg.max_pixels, cfg.quality)
     return Server(desk, facts, max_bytes, cfg.host, cfg.port)
 
 
-def make_networks(cfg: DictConfig) -> dict[str, Predictor]:
+def make_networks(cfg: DictConfig, weights: list[str]) -> dict[str, Predictor]:
     """By the name that the page shows: a file's, with as much of its path as tells it from others."""
-    weights = _files(cfg)
     if not weights:
         return {"random weights": make_predictor(cfg)}  # which refuses, unless they are allowed
-    return {key: make_predictor(_with_weights(cfg, file)) for key, file in zip(_short(weights), weights, strict=True)}
+    keys = _short([Path(name).absolute() for name in weights])
+    return {
+        key: make_predictor(cast(DictConfig, OmegaConf.merge(cfg, {"weights": name})))
+        for key, name in zip(keys, weights, strict=True)
+    }
 
 
-def _files(cfg: DictConfig) -> list[Path]:
-    named = [Path(file) for file in cfg.files] or ([Path(cfg.weights)] if cfg.weights is not None else [])
-    return list(dict.fromkeys(file.absolute() for file in named))
-
-
-def _with_weights(cfg: DictConfig, file: Path) -> Any:
-    return OmegaConf.merge(cfg, {"weights": str(file)})
+def choose_weights(cfg: DictConfig) -> list[str]:
+    """Files, or names of weights that come with the package: those that were said, or all, or all of the network that was."""
+    if cfg.files or cfg.weights is not None:
+        named = [str(name) for name in cfg.files or [cfg.weights]]
+        return list({Path(name).absolute(): name for name in named}.values())
+    model, arguments = named_network(cfg)
+    if arguments:  # there are none for such a network
+        return []
+    first = pretrained.default(model)
+    names = [name for name, weights in pretrained.shipped().items() if model in (None, weights.model)]
+    return sorted(names, key=lambda name: name != first)
 
 
 def _short(paths: list[Path]) -> list[str]:
