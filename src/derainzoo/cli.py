@@ -73,6 +73,12 @@ TASKS = {
         "derainzoo.bench.benchmark:benchmark",
         example="derainzoo benchmark models=[elf,mhnet] sets=[rain100l] protocols=[y8,rgb]",
     ),
+    "dashboard": Task(
+        "W&B's workspace and report for a project, as code",
+        "derainzoo.bench.dashboard:dashboard",
+        flags=("publish",),
+        example="derainzoo dashboard sets=[rain100l,rain12] logger.wandb.entity=me publish=true",
+    ),
     "profile": Task(
         "parameters, operations, latency and memory of a network",
         "derainzoo.bench.profile:profile",

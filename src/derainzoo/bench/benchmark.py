@@ -29,13 +29,14 @@ from derainzoo.bench import downstream
 from derainzoo.bench.contest import BenchmarkSet, Contestant, contestants, find_sets, warnings_about
 from derainzoo.bench.leaderboard import Result, table, write_tables
 from derainzoo.bench.page import write_page
-from derainzoo.bench.profile import count, machine, profile_network
+from derainzoo.bench.profile import machine, profile_network
 from derainzoo.config import plain
 from derainzoo.data.batch import Batch
 from derainzoo.engine.evaluate import run_tests
 from derainzoo.errors import DerainzooError
 from derainzoo.files import whole_file, write_text
 from derainzoo.metrics.protocol import get_protocol
+from derainzoo.nas.cost import count
 
 log = logging.getLogger(__name__)
 

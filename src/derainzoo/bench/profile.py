@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.files import write_text
 from derainzoo.models.registry import create_model
+from derainzoo.nas.cost import count
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -153,15 +153,6 @@ def profile_network(
         training_spread_ms=training_spread,
         training_memory=training_memory,
     )
-
-
-def count(name: str, arguments: Mapping[str, Any] | None, size: tuple[int, int]) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one image; nothing is computed for it."""
-    with torch.device("meta"):
-        net, image = create_model(name, **(arguments or {})).eval(), torch.empty(1, 3, *size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(image)
-    return sum(p.numel() for p in net.parameters()), counter.get_total_flops() // 2
 
 
 def _device(name: str) -> torch.device:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from derainzoo.config import plain
 from derainzoo.data.datamodule import DerainDataModule, make_data
-from derainzoo.engine import setup
+from derainzoo.engine import records, setup
 from derainzoo.engine.callbacks import PictureSheet, SavePictures
 from derainzoo.engine.loggers import finish, make_loggers
 from derainzoo.engine.report import report
@@ -35,16 +36,20 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     data.choose_tests(cfg.split)
     data.setup("test")
 
-    loggers = make_loggers(cfg)
+    loggers = make_loggers(cfg, f"{opened.name}-{cfg.data.name}")
+    records.used_data(loggers, data)
+    records.used_weights(loggers, opened.name, Path(cfg.weights))
     folder = Path(cfg.paths.output)
-    callbacks: list[Callback] = [PictureSheet(folder / "sheet.png", cfg.callbacks.pictures)]
+    shown = cfg.callbacks.pictures
+    callbacks: list[Callback] = [PictureSheet(folder / "sheet.png", shown), records.TestTables(folder, shown)]
     if cfg.save_images:
         callbacks.append(SavePictures(folder / "restored"))
     try:
         trainer = run_tests(cfg, opened, data, callbacks, loggers, cfg.local_pool)
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        records.outcome(loggers, {"name": opened.name, "arguments": opened.arguments}, plain(cfg), metrics)
     finally:
         finish(loggers)
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
         report(folder, opened.name, str(cfg.weights), data.test_names)
     monitored = [v for k, v in metrics.items() if k.endswith(f"/{cfg.protocol.monitor}")]

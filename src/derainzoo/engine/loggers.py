@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from derainzoo.metrics.protocol import get_protocol
 
 
 def wandb_mode() -> str:
@@ -22,36 +24,40 @@ def wandb_mode() -> str:
         return "offline"
 
 
-def make_loggers(cfg: DictConfig) -> list[Logger]:
-    """The loggers of a run, as `conf/logger` describes them."""
+def make_loggers(cfg: DictConfig, name: str | None = None) -> list[Logger]:
+    """The loggers of a run, as `conf/logger` describes them; `name` stands in for the run's own."""
     folder = Path(cfg.paths.output)
     # a run that is resumed in its folder gets the next version: CSVLogger would overwrite
     loggers: list[Logger] = [CSVLogger(folder, name="logs")]
     if cfg.logger.tensorboard:
-        from pytorch_lightning.loggers import TensorBoardLogger
-
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False))
     if cfg.logger.wandb.enabled:
-        loggers.append(_wandb(cfg, folder))
+        loggers.append(_wandb(cfg, folder, name or cfg.name))
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     for logger in loggers:
-        logger.log_hyperparams(plain)
+        if not isinstance(logger, TensorBoardLogger):  # gets them with the outcome (`records.outcome`)
+            logger.log_hyperparams(plain)
     return loggers
 
 
-def _wandb(cfg: DictConfig, folder: Path) -> Logger:
+def _wandb(cfg: DictConfig, folder: Path, name: str) -> Logger:
     settings = cfg.logger.wandb
     logger = WandbLogger(
-        name=cfg.name,
+        name=name,
         save_dir=folder,
         project=settings.project,
-        group=settings.group or cfg.name,
+        entity=settings.entity,
+        group=settings.group or name,
         job_type=cfg.task,
         tags=list(settings.tags),
         mode=wandb_mode(),
         log_model=False,
     )
     logger.experiment.define_metric("*", step_metric="trainer/global_step")
+    for protocol in map(get_protocol, cfg.protocol.names):
+        best = "max" if protocol.higher_is_better else "min"
+        for metric in protocol.metrics:  # a run is summed up by its best validation, not by its last
+            logger.experiment.define_metric(f"val/{metric}", step_metric="trainer/global_step", summary=best)
     return logger
 
 

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from derainzoo.config import fingerprint, plain
 from derainzoo.data.datamodule import make_data
-from derainzoo.engine import setup
+from derainzoo.engine import records, setup
 from derainzoo.engine.callbacks import common_callbacks
 from derainzoo.engine.compare import compare, contenders, table
 from derainzoo.engine.loggers import finish, make_loggers
@@ -60,29 +60,30 @@ def _search(cfg: DictConfig) -> tuple[dict[str, Genotype], dict[str, float]]:
     clip = cfg.trainer.gradient_clip_val  # in the searcher's hands, like all of its optimisation
     module = Searcher(**setup.module_settings(cfg), search=settings, seed=cfg.seed, steps=steps, clip=clip)
     loggers = make_loggers(cfg)
+    records.used_data(loggers, data)
     callbacks = [Portraits(folder, cfg.name), *common_callbacks(cfg)]
     trainer = setup.make_trainer(cfg, steps, callbacks, loggers, gradient_clip_val=None, **_strategy(cfg))
     log.info("%s: supernet of %.2f M parameters, %d steps", cfg.name, count_parameters(module.net) / 1e6, steps)
     try:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        validated = {k.removeprefix("val/"): v for k, v in metrics.items() if k.startswith("val/")}
+        facts = {
+            "settings": settings,
+            "steps": steps,
+            "data": cfg.data.name,
+            "fingerprint": fingerprint(cfg),
+            "supernet": validated,
+        }
+        found = {"found": module.genotype(**facts), "longest active": module.genotype(longest=True, **facts)}
+        if trainer.is_global_zero:
+            found["found"].save(folder / "genotype.json")
+            found["longest active"].save(folder / "genotype-longest-active.json")
+            write_text(folder / "genotype.svg", draw(found["found"]))
+            log.info("found %s (supernet: %s), drawn in %s", found["found"].hash, show(validated), folder / "genotype.svg")
+            records.made_genotype(loggers, folder / "genotype.json")
     finally:
         finish(loggers)
-
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-    validated = {k.removeprefix("val/"): v for k, v in metrics.items() if k.startswith("val/")}
-    facts = {
-        "settings": settings,
-        "steps": steps,
-        "data": cfg.data.name,
-        "fingerprint": fingerprint(cfg),
-        "supernet": validated,
-    }
-    found = {"found": module.genotype(**facts), "longest active": module.genotype(longest=True, **facts)}
-    if trainer.is_global_zero:
-        found["found"].save(folder / "genotype.json")
-        found["longest active"].save(folder / "genotype-longest-active.json")
-        write_text(folder / "genotype.svg", draw(found["found"]))
-        log.info("found %s (supernet: %s), drawn in %s", found["found"].hash, show(validated), folder / "genotype.svg")
     return found, metrics
 
 

@@ -8,8 +8,9 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from derainzoo.config import plain
 from derainzoo.data.datamodule import make_data
-from derainzoo.engine import setup
+from derainzoo.engine import records, setup
 from derainzoo.engine.callbacks import make_callbacks
 from derainzoo.engine.loggers import finish, make_loggers
 from derainzoo.engine.report import report
@@ -34,7 +35,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     monitor = f"val/{cfg.protocol.monitor}"
     loggers = make_loggers(cfg)
-    trainer = setup.make_trainer(cfg, steps, make_callbacks(cfg, monitor), loggers)
+    records.used_data(loggers, data)
+    if cfg.get("genotype"):
+        records.used_genotype(loggers, Path(cfg.genotype))
+    if cfg.weights:
+        records.used_weights(loggers, cfg.model.name, Path(cfg.weights))
+    callbacks = [*make_callbacks(cfg, monitor), records.TestTables(Path(cfg.paths.output), cfg.callbacks.pictures)]
+    trainer = setup.make_trainer(cfg, steps, callbacks, loggers)
     log.info("%s: %.2f M parameters, %d steps", cfg.name, sum(p.numel() for p in module.net.parameters()) / 1e6, steps)
     try:
         trainer.fit(module, data, ckpt_path=resume, weights_only=True)
@@ -44,6 +51,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if cfg.test and data.tests:
             trainer.test(module, data, ckpt_path=best.best_model_path or None, weights_only=True, verbose=False)
             metrics |= {k: float(v) for k, v in trainer.callback_metrics.items()}
+        records.outcome(loggers, module.hparams["model"], plain(cfg), metrics)
+        if best.best_model_path:
+            facts = {"run": cfg.name, "arguments": module.hparams["model"]["arguments"], "metrics": metrics}
+            upload = cfg.logger.wandb.upload_weights
+            records.made_weights(loggers, cfg.model.name, Path(best.best_model_path), upload, facts)
     finally:
         finish(loggers)
     if trainer.is_global_zero:

@@ -1,14 +1,27 @@
-"""What a network or a step of a search costs: parameters, and memory that grows with the images."""
+"""What a network or a step of a search costs: parameters, multiply-adds, and memory that grows with the images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from derainzoo.models.registry import create_model
 
 
 def count_parameters(module: nn.Module) -> int:
     """Numbers that are learned."""
     return sum(p.numel() for p in module.parameters())
+
+
+def count(name: str, arguments: Mapping[str, Any] | None, size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters, and multiply-adds of one image; nothing is computed for it."""
+    with torch.device("meta"):
+        net, image = create_model(name, **(arguments or {})).eval(), torch.empty(1, 3, *size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(image)
+    return count_parameters(net), counter.get_total_flops() // 2
 
 
 def saved_bytes(net: nn.Module, forward: Callable[[], Tensor]) -> int:
