@@ -8,8 +8,9 @@ import torch
 
 from derainzoo import model_info
 from derainzoo.bench import profile as profiling
-from derainzoo.bench.profile import LiveBytes, ProfileRow, profile_network
+from derainzoo.bench.profile import ProfileRow, profile_network
 from derainzoo.errors import DerainzooError
+from derainzoo.inference.memory import LiveBytes
 from derainzoo.nas.cost import count
 from tasks import configured
 

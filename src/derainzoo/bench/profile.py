@@ -13,8 +13,7 @@ import io
 import platform
 import statistics
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise, product
@@ -23,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.files import write_text
+from derainzoo.inference.memory import LiveBytes
 from derainzoo.models.registry import create_model
 from derainzoo.nas.cost import count
 
@@ -207,32 +205,6 @@ def _peak(run: Callable[[], None], device: torch.device, compiled: bool) -> int 
     with LiveBytes() as live:
         run()
     return live.peak
-
-
-class LiveBytes(TorchDispatchMode):
-    """Adds up the tensors that operators make, from when they are made until nobody holds them any more."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: dict[int, weakref.finalize] = {}
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if (key := storage._cdata) not in self.known:  # views share their storage
-                    self.now += storage.nbytes()
-                    self.peak = max(self.peak, self.now)
-                    self.known[key] = weakref.finalize(storage, self._forget, key, storage.nbytes())
-        return made
-
-    def _forget(self, key: int, size: int) -> None:
-        del self.known[key]
-        self.now -= size
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ CPU_BUDGET = 2304 * 2**20
 _UNKNOWN = 4000  # bytes a pixel, for networks that cannot be counted
 
 
-class _Live(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Adds up the tensors that operators make, from when they are made until nobody holds them any more."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def bytes_per_pixel(net: nn.Module) -> float:
     side = 128  # any will do, provided it is a multiple of what the network pads to: they all grow with the area
     try:
         shadow = copy.deepcopy(net).to("meta").eval()
-        with torch.no_grad(), _Live() as live:
+        with torch.no_grad(), LiveBytes() as live:
             shadow(torch.empty(1, 3, side, side, device="meta"))
     except (RuntimeError, NotImplementedError, TypeError) as error:
         log.debug("cannot count the memory of %s: %s", type(net).__name__, error)
