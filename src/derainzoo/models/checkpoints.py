@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import derainzoo
@@ -424,7 +424,8 @@ def save_weights(
     except TypeError as error:
         raise DerainzooError(f"{path}: arguments and facts must be plain values (numbers, strings, lists): {error}") from None
     with whole_file(path) as partial:
-        save_file(state, partial, metadata={"format": "pt", _CARD: header})
+        # not by save_file, which makes files that only their owner can read
+        partial.write_bytes(save(state, metadata={"format": "pt", _CARD: header}))
 
 
 def origin(source: str | Path, opened: Opened) -> dict[str, Any]:
