@@ -221,8 +221,8 @@ def test_a_read_only_output(folder, network, monkeypatch):
 
 def test_mistakes_leave_no_folder_behind(folder):
     pictures(folder, "a.png")
-    with pytest.raises(DerainzooError, match="no weights for elf_lw"):
-        run("a.png", "-o", "dry")
+    with pytest.raises(DerainzooError, match="no weights for restormer"):
+        run("a.png", "-o", "dry", "--model=restormer")
     for words, message in ((["format=tiff"], "format must be one of png"), (["quality=0"], "quality must be from 1 to 100")):
         with pytest.raises(DerainzooError, match=message):
             run("a.png", "-o", "dry", "--allow-random", *words)

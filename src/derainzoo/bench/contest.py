@@ -25,6 +25,7 @@ from derainzoo.data.datamodule import DerainDataModule, make_data
 from derainzoo.data.pairs import PairSource, RainSource
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Opened, open_weights
+from derainzoo.models.pretrained import default
 from derainzoo.models.registry import create_model, model_info
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,14 @@ def digest(name: str, arguments: Mapping[str, Any], net: nn.Module) -> str:
 
 
 def contestants(cfg: DictConfig) -> list[Contestant]:
-    """Those of `weights`, then those of `models` that have none there, with distinct labels."""
+    """Those of `weights`, then those of `models` that have none there but come with weights, with distinct labels."""
     taking_part = [_open(label, file, cfg) for label, file in _files(plain(cfg.weights))]
     for name in plain(cfg.models) or []:
         model_info(name)  # a name that does not exist is said first
         if any(name in (c.label, c.network) for c in taking_part):
+            continue
+        if shipped := default(name):
+            taking_part.append(_open(shipped, Path(shipped), cfg))
             continue
         if not cfg.allow_random:
             raise DerainzooError(
