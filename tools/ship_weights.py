@@ -2,9 +2,9 @@
 
     python tools/ship_weights.py runs/train/.../checkpoints/last.ckpt elf_lw.rain100l facts.json [--default]
 
-`facts.json` tells what the file cannot: trained_on (a list of sets with their splits, as the catalog calls them), data (the same
-for people), validated_on, budget, hardware, recipe, metrics (set -> name -> value), licence, limits. Metrics are measured before,
-by `derainzoo evaluate weights=last.ckpt ...`; what 16 bits cost is measured here, as the largest difference of outputs on a
+`facts.json` tells what the file cannot: trained_on (a list of sets with their splits, as the catalog calls them), data (that
+for people), validated_on, budget, hardware, recipe, metrics (set -> name -> value), licence, limits. Metrics are measured by
+`derainzoo evaluate weights=last.ckpt ...`; what 16 bits cost is measured here, as the largest difference of outputs on a
 photograph of the package.
 """
 
