@@ -85,17 +85,19 @@ def test_experiments_compose_and_make_sense(option):
         assert set(stage) == {"start", "patch", "batch"}
 
 
-def test_fair_experiments_differ_in_the_network_alone():
-    fair = [option for option in options("experiment") if option.startswith("fair/")]
-    assert len(fair) == 5
+@pytest.mark.parametrize(("folder", "count", "name"), [("fair", 5, "fair_"), ("fair/narrow", 7, "fair_narrow_")])
+def test_fair_experiments_differ_in_the_network_alone(folder, count, name):
+    fair = [option for option in options("experiment") if option.rpartition("/")[0] == folder]
+    assert len(fair) == count
     rest = []
     for option in fair:
         cfg = OmegaConf.to_container(composed(f"experiment={option}"), resolve=False)
-        assert cfg.pop("model")["name"] == option.removeprefix("fair/")
+        # a narrow one may take a lighter variant: elf_lw for elf
+        assert cfg.pop("model")["name"].startswith(option.removeprefix(f"{folder}/"))
         cfg.pop("genotype", None)  # only some can take one
         rest.append(cfg)
     assert all(cfg == rest[0] for cfg in rest)
-    assert rest[0]["name"] == "fair_${model.name}"
+    assert rest[0]["name"] == f"{name}${{model.name}}"
 
 
 def test_every_key_that_is_not_obvious_has_a_comment():
