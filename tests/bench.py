@@ -28,7 +28,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))  # where pytest finds the helpers of the tests, too
 
 from derainzoo import create_model, list_models, model_info
-from derainzoo.bench.profile import PRECISIONS, _peak, machine
+from derainzoo.bench.profile import _peak, machine
+from derainzoo.inference.predictor import PRECISIONS
 from derainzoo.models.checkpoints import officials
 from derainzoo.models.registry import model_arguments
 from networks import image, outputs

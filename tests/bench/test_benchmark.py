@@ -9,10 +9,12 @@ import pytest
 
 from benchmarks import QUICK, benchmark, cells, write_pairs, write_weights
 from derainzoo.bench import benchmark as benchmarking
+from derainzoo.bench.contest import contestants
 from derainzoo.bench.leaderboard import Result, ranks
 from derainzoo.engine.evaluate import evaluate
 from derainzoo.errors import DerainzooError
 from runs import SMALL, compose_words
+from tasks import configured
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,11 @@ def test_names_without_weights_are_refused_unless_random_ones_are_allowed(ground
         benchmark(tmp_path, sets)
     row = benchmark(tmp_path, "models=[prn_r]", "allow_random=true", sets, "cost.latency=false")["rows"][0]
     assert (row["label"], row["trained_on"], row["rank"]) == ("prn_r (random)", "random weights", "")
+
+
+def test_weights_that_ship_keep_their_whole_name():
+    cfg = configured("benchmark", "weights=[nafnet.anyrain]", "models=[elf_lw]", "sets=[synthetic]")
+    assert [c.label for c in contestants(cfg)] == ["nafnet.anyrain", "elf_lw.rain100l"]
 
 
 def test_a_model_that_is_among_the_weights_needs_no_other(ground, tmp_path):

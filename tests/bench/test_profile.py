@@ -91,7 +91,7 @@ def test_random_numbers_of_others_are_not_touched():
     ("arguments", "words"),
     [
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
-        ({"device": "cpx"}, "there is no device 'cpx' here"),
+        ({"device": "cpx"}, "device=cpx is not to be had here"),
         ({"repeats": 0}, "positive numbers expected.*repeats=0"),
         ({"size": (0, 8)}, r"positive numbers expected.*size=\(0, 8\)"),
         ({"size": (1_000_000, 1_000_000)}, "prn does not fit into the memory of cpu with 1 image of 1000000 x 1000000"),

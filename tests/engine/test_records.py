@@ -92,6 +92,14 @@ def test_a_run_offline_holds_everything_that_a_dashboard_needs(tmp_path, offline
     assert (used["name"], used["digest"]) == (found["model"]["name"], found["model"]["digest"])
 
 
+def test_weights_that_come_with_the_package_are_known_by_their_name(tmp_path, offline):
+    words = "evaluate weights=nafnet.anyrain data=synthetic logger=default callbacks.progress=false callbacks.pictures=0"
+    evaluate(compose_words(tmp_path, *words.split(), "trainer.accelerator=cpu", "data.num_workers=0"))
+    (entry,) = artifacts(tmp_path)["model"]["manifest"]["contents"]
+    assert entry["ref"].endswith("/nafnet.anyrain.safetensors")
+    assert "weights: `nafnet.anyrain`" in (tmp_path / "report.md").read_text()
+
+
 @pytest.mark.slow
 def test_tensorboard_holds_the_same(tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

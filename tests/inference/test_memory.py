@@ -11,7 +11,7 @@ from torch import nn
 
 import derainzoo
 from derainzoo.inference.memory import _UNKNOWN, CPU_BUDGET, bytes_per_pixel, free_memory, largest_tile
-from derainzoo.inference.predictor import DEFAULT
+from derainzoo.models import pretrained
 
 
 def test_tensors_that_live_at_once_are_counted():
@@ -59,7 +59,9 @@ MEASURE = Path(__file__).parents[2] / "tools/measure_predict.py"
 @pytest.mark.skipif(not MEASURE.is_file(), reason="needs the script of a checkout")
 def test_a_photograph_of_24_megapixels_needs_less_than_4_gib():
     """File to file with the network that is used when none is named: four minutes of one core."""
-    done = subprocess.run([sys.executable, MEASURE, "photo", DEFAULT, "24"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, MEASURE, "photo", str(pretrained.default()), "24"], capture_output=True, text=True, check=True
+    )
     measured = json.loads(done.stdout)
     assert measured["size"] == [5657, 4243]
     assert 1 < measured["GiB"] < 4

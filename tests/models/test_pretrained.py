@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import derainzoo
+from derainzoo.engine.setup import load_start, make_restorer
 from derainzoo.errors import DerainzooError
 from derainzoo.inference.predictor import load_network
 from derainzoo.models import pretrained
 from derainzoo.models.checkpoints import open_weights, save_weights
+from tasks import configured
 
 ARGUMENTS = {"dim": 8, "blocks": 1}
 
@@ -64,6 +66,22 @@ def test_a_mistyped_name_says_what_is_close(net):
         derainzoo.load_model("elf_lw.rein")
     with pytest.raises(DerainzooError, match=r"no weights for prenet: .*\(elf_lw\.rain\)"):
         load_network("prenet")
+
+
+def test_a_mistyped_name_among_files_says_what_is_close(net):
+    with pytest.raises(
+        DerainzooError, match=r"elf_lw\.rian: a file of weights expected, found nothing; did you mean .* elf_lw\.rain"
+    ):
+        open_weights("elf_lw.rian")
+
+
+def test_training_starts_from_weights_that_ship(net):
+    module = make_restorer(configured("model=elf_lw", *(f"model.{key}={value}" for key, value in ARGUMENTS.items())))
+    load_start(module, "elf_lw.rain")
+    for key, tensor in module.net.state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[key].half().float()), key
+    with pytest.raises(DerainzooError, match="elf_lw: a file of weights expected"):  # a network alone says no weights
+        load_start(module, "elf_lw")
 
 
 def test_what_ships_is_whole_and_says_where_it_comes_from():

@@ -25,7 +25,7 @@ from derainzoo.data.datamodule import DerainDataModule, make_data
 from derainzoo.data.pairs import PairSource, RainSource
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Opened, open_weights
-from derainzoo.models.pretrained import default
+from derainzoo.models.pretrained import default, shipped
 from derainzoo.models.registry import create_model, model_info
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ def contestants(cfg: DictConfig) -> list[Contestant]:
         model_info(name)  # a name that does not exist is said first
         if any(name in (c.label, c.network) for c in taking_part):
             continue
-        if shipped := default(name):
-            taking_part.append(_open(shipped, Path(shipped), cfg))
+        if ours := default(name):
+            taking_part.append(_open(ours, Path(ours), cfg))
             continue
         if not cfg.allow_random:
             raise DerainzooError(
@@ -135,7 +135,8 @@ def _open(label: str | None, file: Path, cfg: DictConfig) -> Contestant:
     run = _run_of(file)
     if label is None:
         generic = file.stem in {"best", "last"}
-        label = str(run.name) if run and generic else opened.name if generic else file.stem
+        whole = str(file) in shipped()  # a name of weights that come with the package has a dot, but no suffix
+        label = str(file) if whole else str(run.name) if run and generic else opened.name if generic else file.stem
     training = _training(run, opened)
     if said := (plain(cfg.trained_on) or {}).get(label):
         training = Training(tuple([said] if isinstance(said, str) else said), training.budget, training.division)

@@ -26,14 +26,12 @@ from torch import Tensor
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.files import write_text
 from derainzoo.inference.memory import LiveBytes
+from derainzoo.inference.predictor import PRECISIONS, choose_device, out_of_memory
 from derainzoo.models.registry import create_model
 from derainzoo.nas.cost import count
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Half precisions are autocast, as in training and prediction: the weights stay float32."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def profile_network(
         arguments: of the network, where they are not the default.
         size: height and width of the images.
         batch: images in a run; those in a second are counted with it.
-        device: auto (a GPU if there is one), cpu, cuda, cuda:1.
+        device: auto (a CUDA GPU if there is one), cpu, cuda, cuda:1.
         precision: fp32, bf16 or fp16.
         channels_last: memory layout of weights and images.
         compile: by `torch.compile`; compilation is part of the warm-up.
@@ -96,7 +94,7 @@ def profile_network(
         raise unknown_name("precision", precision, PRECISIONS)
     if min(*size, batch, repeats) < 1 or warmup < 0:
         raise DerainzooError(f"positive numbers expected, got size={size}, batch={batch}, repeats={repeats}, warmup={warmup}")
-    where = _device(device)
+    where = choose_device("cpu" if device == "auto" and not torch.cuda.is_available() else device)
     params, macs = count(name, arguments, size)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     half = PRECISIONS[precision]
@@ -128,7 +126,7 @@ def profile_network(
         net.train()
         training_ms, training_spread, training_memory = measure(train) if training else (None, None, None)
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not out_of_memory(error):
             raise
         what = f"{batch} image{'s' if batch > 1 else ''} of {size[0]} x {size[1]}"
         raise DerainzooError(f"{name} does not fit into the memory of {where} with {what}; give less of either") from None
@@ -151,17 +149,6 @@ def profile_network(
         training_spread_ms=training_spread,
         training_memory=training_memory,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        raise DerainzooError(f"there is no device '{name}' here: {str(error).splitlines()[0]}; try auto or cpu") from None
-    return device
 
 
 def _times(run: Callable[[], None], device: torch.device, warmup: int, repeats: int) -> list[float]:

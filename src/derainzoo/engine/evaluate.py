@@ -38,7 +38,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     loggers = make_loggers(cfg, f"{opened.name}-{cfg.data.name}")
     records.used_data(loggers, data)
-    records.used_weights(loggers, opened.name, Path(cfg.weights))
+    records.used_weights(loggers, opened.name, cfg.weights)
     folder = Path(cfg.paths.output)
     shown = cfg.callbacks.pictures
     callbacks: list[Callback] = [PictureSheet(folder / "sheet.png", shown), records.TestTables(folder, shown)]

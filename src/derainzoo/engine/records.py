@@ -24,6 +24,7 @@ from derainzoo.data.layouts import Pair
 from derainzoo.engine.callbacks import panel
 from derainzoo.engine.report import table
 from derainzoo.metrics.color import quantise
+from derainzoo.models.pretrained import locate
 from derainzoo.nas.cost import count
 
 COST_SIZE = (256, 256)
@@ -91,10 +92,10 @@ def used_data(loggers: Iterable[Logger], data: DerainDataModule) -> None:
 
 
 @rank_zero_only
-def used_weights(loggers: Iterable[Logger], network: str, file: Path) -> None:
-    """Weights that a run begins with or measures."""
+def used_weights(loggers: Iterable[Logger], network: str, weights: str | Path) -> None:
+    """Weights that a run begins with or measures: a file, or a name of those that come with the package."""
     for run in _runs(loggers):
-        _use(run, _weights(network, file, {}, upload=False))
+        _use(run, _weights(network, locate(weights), {}, upload=False))
 
 
 @rank_zero_only

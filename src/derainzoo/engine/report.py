@@ -38,15 +38,20 @@ def table(file: Path) -> list[str]:
     return out
 
 
+def _seen_from(folder: Path, weights: str) -> str:
+    """The way to a file of weights; the name of weights that come with the package stays what it is."""
+    return os.path.relpath(weights, folder) if Path(weights).exists() else weights
+
+
 def report(folder: Path, network: str, weights: str, sets: list[str]) -> None:
     """Write `report.md` and say it on the terminal."""
     tables = "\n\n".join("\n".join(table(folder / "results" / f"{name}.csv")) for name in sets)
-    lines = [f"# {network}", "", f"weights: `{os.path.relpath(weights, folder)}`", "", tables]
+    lines = [f"# {network}", "", f"weights: `{_seen_from(folder, weights)}`", "", tables]
     if (folder / "sheet.png").exists():
         lines += ["", "![rainy, restored, clean, error x4](sheet.png)"]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     here = Path(os.path.relpath(folder))
-    shown = Path(os.path.relpath(weights))
+    shown = _seen_from(Path(), weights)
     say = [tables, "", f"weights     {shown}"]
     if (folder / "sheet.png").exists():
         say.append(f"pictures    {here}/sheet.png   (rainy | restored | clean | error x4)")

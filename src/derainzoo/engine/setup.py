@@ -126,9 +126,9 @@ def load_start(module: Restorer, weights: str | None) -> None:
     """Start from a file's weights instead of random ones; the file must hold this very network."""
     if weights is None:
         return
-    from derainzoo.models.checkpoints import load_model
+    from derainzoo.models.checkpoints import open_weights
 
-    loaded = load_model(weights)
+    loaded = open_weights(weights).net
     missing = module.net.load_state_dict(loaded.state_dict(), strict=False)
     if missing.missing_keys or missing.unexpected_keys:
         raise DerainzooError(

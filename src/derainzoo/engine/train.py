@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.get("genotype"):
         records.used_genotype(loggers, Path(cfg.genotype))
     if cfg.weights:
-        records.used_weights(loggers, cfg.model.name, Path(cfg.weights))
+        records.used_weights(loggers, cfg.model.name, cfg.weights)
     callbacks = [*make_callbacks(cfg, monitor), records.TestTables(Path(cfg.paths.output), cfg.callbacks.pictures)]
     trainer = setup.make_trainer(cfg, steps, callbacks, loggers)
     log.info("%s: %.2f M parameters, %d steps", cfg.name, sum(p.numel() for p in module.net.parameters()) / 1e6, steps)

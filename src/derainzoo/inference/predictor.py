@@ -17,13 +17,12 @@ from derainzoo.models.checkpoints import load_model, open_weights
 
 log = logging.getLogger(__name__)
 
-DEFAULT = "elf_lw"
-"""The network that is used when none is named."""
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Half precisions are autocast, as in training: the weights stay float32."""
 
 SMALLEST_TILE = 64
 """When memory runs out even with this, a smaller tile would not help."""
 
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LARGEST = {torch.uint8: 255, torch.uint16: 65535}  # what stands for 1; floats are taken as they are
 _LUMA = (0.299, 0.587, 0.114)  # add up to one: what is grey stays that grey
 
@@ -42,7 +41,7 @@ def load_network(
     weights = weights or (None if arguments else pretrained.default(name))
     if weights is not None:
         return open_weights(weights, name=name, arguments=arguments).net
-    name = name or DEFAULT
+    name = name or pretrained.default_model()
     if not allow_random:
         there = ", ".join(pretrained.shipped()) or "none"
         raise DerainzooError(
@@ -91,7 +90,7 @@ class Predictor:
         overlap: int = OVERLAP,
         batch: int = 1,
     ) -> None:
-        if precision not in ("fp32", *_HALF):
+        if precision not in PRECISIONS:
             raise DerainzooError(f"precision must be fp32, bf16 or fp16, not {precision!r}")
         if tile not in (None, "auto") and not (isinstance(tile, int) and tile >= 16):
             raise DerainzooError(f"tile must be auto, null (pictures whole) or a number of pixels from 16 up, not {tile!r}")
@@ -124,7 +123,7 @@ class Predictor:
             try:
                 return self._restore(images, tile)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
             # not inside the handler, as the exception holds on to all that was computed
             tile = self._smaller(tile or max(images.shape[-2:]))
@@ -168,7 +167,7 @@ class Predictor:
             tiles = tiles.float()  # before they travel: not every device knows uint16 or float64
         x = tiles.to(self.device).float() / largest
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, _HALF.get(self.precision), enabled=self.precision in _HALF):
+        with torch.autocast(self.device.type, half := PRECISIONS[self.precision], enabled=half is not None):
             output: Tensor = self.net(x)
         if not torch.isfinite(output).all():
             cure = (
@@ -203,5 +202,6 @@ def _check(images: Tensor) -> None:
         )
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is what a GPU or a CPU says when it has no more."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the latter from CPUs

@@ -120,7 +120,7 @@ def read_weights(path: str | Path) -> tuple[State, dict[str, Any]]:
     path = locate(path)
     if not path.is_file():
         known = closest(str(path), shipped())
-        guess = f"; did you mean the weights {' or '.join(known)}?" if known and not path.suffix[1:].isalpha() else ""
+        guess = f"; did you mean the weights {' or '.join(known)}?" if known else ""
         raise DerainzooError(f"{path}: a file of weights expected, found {'a folder' if path.is_dir() else 'nothing'}{guess}")
     with path.open("rb") as file:
         head = file.read(256)
