@@ -53,7 +53,7 @@ def test_numbers_and_pictures_come_from_one_code(weights):
 
 def test_without_weights_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr("derainzoo.models.pretrained._manifest", lambda: {"default": None, "weights": {}})
-    with pytest.raises(DerainzooError, match="no weights for elf_lw: give a file by weights=FILE"):
+    with pytest.raises(DerainzooError, match="no weights: give a file by weights=FILE"):
         demo(configured("demo", "port=0"))
     random = configured("demo", "--allow-random", "model=elf_lw", "model.dim=8", "model.blocks=1", "port=0", "device=cpu")
     with make_server(random) as server:

@@ -42,13 +42,14 @@ def load_network(
     if weights is not None:
         return open_weights(weights, name=name, arguments=arguments).net
     name = name or pretrained.default_model()
-    if not allow_random:
+    if name is None or not allow_random:
         there = ", ".join(pretrained.shipped()) or "none"
+        whom = f" for {name}" if name else ""
         raise DerainzooError(
-            f"no weights for {name}: give a file by weights=FILE, or a name of those that come with derainzoo ({there}). "
-            f"`derainzoo train model={name}` makes one (checkpoints/*.ckpt in the run's folder); the files that authors of "
-            "networks publish do as well (`derainzoo convert` turns them into .safetensors). To try out the command without "
-            "any: allow_random=true."
+            f"no weights{whom}: give a file by weights=FILE, or a name of those that come with derainzoo ({there}). "
+            f"`derainzoo train model={name or 'NAME'}` makes one (checkpoints/*.ckpt in the run's folder); the files that "
+            "authors of networks publish do as well (`derainzoo convert` turns them into .safetensors). To try out the command "
+            "without any: model=NAME allow_random=true."
         )
     with warnings.catch_warnings(record=True) as caught:  # on a terminal the place in the code says nothing
         net = load_model(name, arguments=arguments)

@@ -67,9 +67,10 @@ def default(model: str | None = None) -> str | None:
     return next((name for name, weights in shipped().items() if weights.model == model), None)
 
 
-def default_model() -> str:
+def default_model() -> str | None:
     """The network of the weights to take when nothing at all is named."""
-    return shipped()[_manifest()["default"]].model
+    name = default()
+    return shipped()[name].model if name else None
 
 
 def locate(weights: str | Path) -> Path:
