@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from derainzoo.engine.train import train
-from runs import command, compose_run, keep_checkpoint
+from runs import SMALL, command, compose_run, compose_words, keep_checkpoint
 
 
 def weights(path, key="state_dict"):
@@ -78,6 +78,44 @@ def test_a_broken_loss_names_its_files_and_keeps_the_checkpoint(tmp_path, monkey
     kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 5
     assert all(torch.isfinite(t).all() for t in kept["state_dict"].values())
+
+
+def test_a_broken_gradient_reaches_no_weight(tmp_path, monkeypatch):
+    from derainzoo.engine import restorer
+
+    class Spoils(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * float("nan")
+
+    class Breaks(restorer.WeightedLoss):
+        def __call__(self, output, target, versions=1, step=0):
+            total, terms = super().__call__(output, target, versions, step)
+            return (Spoils.apply(total) if step == 7 else total), terms
+
+    monkeypatch.setattr(restorer, "WeightedLoss", Breaks)
+    with pytest.raises(restorer.NonFiniteLoss, match=r"gradient is not a number at step 7 \(\d+ of \d+ parameters, the first "):
+        train(compose_run(tmp_path, "trainer.max_steps=10", "callbacks.checkpoint_every=1"))
+    kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 7
+    assert all(torch.isfinite(t).all() for t in kept["state_dict"].values())
+
+
+@pytest.mark.parametrize("operation", ["conv3", "dil2"])
+def test_dilated_convolutions_learn_in_half_precision(tmp_path, monkeypatch, operation):
+    """In channels_last their gradients would be what lay in memory."""
+    from derainzoo.engine import restorer
+
+    layouts = []
+    whole = restorer.Restorer.forward
+    monkeypatch.setattr(restorer.Restorer, "forward", lambda self, x: (layouts.append(self.memory_format), whole(self, x))[1])
+    words = ["model=autoderain", "model.width=16", "model.blocks=[1,1,1]", f"model.operations=[{operation}+conv3+se]"]
+    train(compose_words(tmp_path, *SMALL, *words, "test=false", "trainer.max_steps=3", "trainer.precision=bf16-mixed"))
+    assert set(layouts) == {torch.contiguous_format if operation == "dil2" else torch.channels_last}
 
 
 def test_a_run_leaves_results_logs_and_pictures(tmp_path):

@@ -6,7 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from derainzoo.errors import DerainzooError
-from derainzoo.models.layers import GlobalPool, SparseChannelAttention, cosine_gram, depthwise_conv2d, set_pool_window
+from derainzoo.models.layers import (
+    DepthwiseConv,
+    GlobalPool,
+    SparseChannelAttention,
+    cosine_gram,
+    depthwise_conv2d,
+    set_pool_window,
+)
 from derainzoo.models.registry import create_model, model_info
 from reference.drsformer_plain import Attention
 
@@ -139,3 +146,17 @@ def test_windows_for_no_size_are_refused(size):
 def test_network_without_global_pooling_has_no_windows():
     with pytest.raises(DerainzooError, match="no global pooling"):
         set_pool_window(nn.Conv2d(3, 3, 1), 256)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_depthwise_gradients_in_half_precision(dilation):
+    """oneDNN's own, in channels_last and with a dilation, are wrong."""
+    torch.manual_seed(0)
+    conv = DepthwiseConv(12, 3, dilation).to(torch.bfloat16)
+    x = torch.randn(4, 12, 32, 32).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    y = conv(x)
+    g = torch.randn_like(y)
+    y.backward(g)
+    weight = conv.weight.detach().double().requires_grad_()
+    torch.nn.functional.conv2d(x.double(), weight, padding=dilation, dilation=dilation, groups=12).backward(g.double())
+    assert conv.weight.grad.double() == pytest.approx(weight.grad, abs=0.02 * weight.grad.abs().max().item())

@@ -16,6 +16,7 @@ from derainzoo.inference.predictor import Predictor
 from derainzoo.inference.tiler import OVERLAP
 from derainzoo.losses.weighted import WeightedLoss
 from derainzoo.metrics.per_image import PerImageMetrics, write_csv
+from derainzoo.models.layers import has_dilated_convolutions
 from derainzoo.models.registry import create_model
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _PRECISION = {"bf16-mixed": "bf16", "16-mixed": "fp16"}  # Lightning's words for
 
 
 class NonFiniteLoss(DerainzooError):
-    """The loss is NaN or infinite; nothing was learned from the batch."""
+    """The loss or its gradient is NaN or infinite; nothing was learned from the batch."""
 
 
 class Restorer(pl.LightningModule):
@@ -60,6 +61,7 @@ class Restorer(pl.LightningModule):
         self.overlap = OVERLAP
         self.input_values: dict[str, float] = {}  # what the rainy validation images themselves measure
         self.unchanged = 0
+        self.names: Sequence[str] = ()  # of the images of the last training batch
 
     def make_network(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         """The network that is trained."""
@@ -76,27 +78,50 @@ class Restorer(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        total, terms = self.loss(self(batch.input), batch.target, batch.versions, self.global_step)
-        if not torch.isfinite(total):
-            raise NonFiniteLoss(self._what_broke(batch, terms))
+        total, terms = self.lost(batch)
         self.log("train/loss", total, prog_bar=True)
         if len(terms) > 1:
             self.log_dict({f"train/loss_{label}": value for label, value in terms.items()})
         return total
 
-    def _what_broke(self, batch: Batch, terms: Mapping[str, Tensor]) -> str:
-        values = ", ".join(f"{label}={value.item():g}" for label, value in terms.items())
-        inputs = "finite" if bool(torch.isfinite(batch.input).all()) else "NOT finite"
-        return (
-            f"the loss is not a number at step {self.global_step} ({values}; input pixels {inputs}). The batch held: "
-            f"{', '.join(batch.names)}. Nothing was learned from it; the last checkpoints are whole. A smaller optim.lr, "
-            "trainer.gradient_clip_val or trainer.precision=32-true usually mends this; then go on with resume=auto."
+    def lost(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a training batch and its terms."""
+        self.names = batch.names
+        total, terms = self.loss(self(batch.input), batch.target, batch.versions, self.global_step)
+        if not torch.isfinite(total):
+            values = ", ".join(f"{label}={value.item():g}" for label, value in terms.items())
+            inputs = "finite" if bool(torch.isfinite(batch.input).all()) else "NOT finite"
+            raise self._broken("loss", f"{values}; input pixels {inputs}")
+        return total, terms
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A gradient that is not a number would reach every weight by way of its norm, and from there a checkpoint."""
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # of fp16: it leaves such steps out itself, and looks for the scale at which they are rare
+        gradients = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
+        norms = torch.stack(torch._foreach_norm(list(gradients.values())))
+        if not torch.isfinite(norms.sum()):
+            bad = [name for name, norm in zip(gradients, norms, strict=True) if not torch.isfinite(norm)]
+            raise self._broken("gradient", f"{len(bad)} of {len(gradients)} parameters, the first {bad[0]}")
+
+    def _broken(self, what: str, where: str) -> NonFiniteLoss:
+        return NonFiniteLoss(
+            f"the {what} is not a number at step {self.global_step} ({where}). The batch held: {', '.join(self.names)}. "
+            "Nothing was learned from it; the last checkpoints are whole. A smaller optim.lr, trainer.gradient_clip_val or "
+            "trainer.precision=32-true usually mends this; then go on with resume=auto."
         )
 
     # --- validation and test -------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """A table for each data set; torchmetrics moves them between devices and keeps them out of checkpoints."""
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if stage == "fit" and on_cpu and self.trainer.precision == "bf16-mixed" and has_dilated_convolutions(self.net):
+            log.info(
+                "images contiguous, not channels_last: in that layout oneDNN's bf16 gradients of dilated convolutions are wrong"
+            )
+            self.memory_format = torch.contiguous_format
+            self.net.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         tests = self.trainer.datamodule.test_names if stage == "test" else []  # type: ignore[attr-defined]
         for name in ["val", "val_input", *tests, *(f"{t}_input" for t in tests)]:
             if name not in self.metrics:

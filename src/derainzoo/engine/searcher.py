@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from derainzoo.data.batch import Batch
 from derainzoo.engine.optim import make_optimizer, make_schedule, named
-from derainzoo.engine.restorer import NonFiniteLoss, Restorer
+from derainzoo.engine.restorer import Restorer
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.nas.architecture import READINGS, Architecture, Proximal, Relaxed
 from derainzoo.nas.genotype import Genotype
@@ -126,9 +126,7 @@ class Searcher(Restorer):
                 self.check_agreement()
 
     def _loss(self, batch: Batch, prefix: str) -> Tensor:
-        total, terms = self.loss(self(batch.input), batch.target, batch.versions, self.global_step)
-        if not torch.isfinite(total):
-            raise NonFiniteLoss(self._what_broke(batch, terms))
+        total, terms = self.lost(batch)
         self.log_dict({f"{prefix}/loss_{label}": value for label, value in terms.items()})
         return total
 

@@ -25,7 +25,16 @@ from torch.utils.checkpoint import checkpoint
 
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Official, Shapes, shortest_expansion
-from derainzoo.models.layers import LayerNorm2d, SparseChannelAttention, conv1, conv3, crop, depthwise_conv2d, pad_to_multiple
+from derainzoo.models.layers import (
+    DepthwiseConv,
+    LayerNorm2d,
+    SparseChannelAttention,
+    conv1,
+    conv3,
+    crop,
+    depthwise_conv2d,
+    pad_to_multiple,
+)
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -37,16 +46,6 @@ PAPER = Paper(
     code="https://github.com/cschenxiang/DRSformer",
     code_licence="none stated",
 )
-
-
-class DepthwiseConv(nn.Conv2d):
-    """Depthwise k x k convolution, same size."""
-
-    def __init__(self, c: int, k: int, dilation: int = 1) -> None:
-        super().__init__(c, c, k, dilation=dilation, groups=c, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return depthwise_conv2d(x, self.weight, self.dilation[0])
 
 
 def pair_conv(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:

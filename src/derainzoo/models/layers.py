@@ -160,6 +160,25 @@ def _depthwise_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     return F.conv2d(x, weight, padding=weight.shape[-1] // 2 * dilation, dilation=dilation, groups=len(weight))
 
 
+class DepthwiseConv(nn.Conv2d):
+    """Depthwise k x k convolution of the same size, without bias: `depthwise_conv2d` as a layer."""
+
+    def __init__(self, c: int, k: int, dilation: int = 1) -> None:
+        super().__init__(c, c, k, dilation=dilation, groups=c, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depthwise_conv2d(x, self.weight, self.dilation[0])
+
+
+def has_dilated_convolutions(net: nn.Module) -> bool:
+    """Whether there are some whose backward pass is oneDNN's.
+
+    In bfloat16 and channels_last its gradients of their weights are wrong, up to NaN: seen with torch 2.13 on processors that
+    have AVX512-BF16. In the default layout, in float32, and in the backward pass of `DepthwiseConv` they are right.
+    """
+    return any(isinstance(m, nn.Conv2d) and max(m.dilation) > 1 and not isinstance(m, DepthwiseConv) for m in net.modules())
+
+
 class _DepthwiseConv2d(torch.autograd.Function):
     """oneDNN's gradients of depthwise convolutions are fast up to 3 columns and without dilation, else about ten times slower.
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.models.checkpoints import Official, Shapes
 from derainzoo.models.choices import chosen, parse_choices
-from derainzoo.models.layers import crop, pad_to_multiple
+from derainzoo.models.layers import DepthwiseConv, crop, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -162,9 +162,12 @@ class ChannelGate(nn.Module):
 
 def separable(c_in: int, c_out: int, dilation: int = 1, depthwise: bool = True) -> tuple[nn.Module, ...]:
     """3x3, 1x1, and a normalisation without parameters (in the final network too, unlike in DARTS)."""
-    c, groups = (c_in, c_in) if depthwise else (c_out, 1)
+    c = c_in if depthwise else c_out
+    wide = (
+        DepthwiseConv(c, 3, dilation) if depthwise else nn.Conv2d(c_in, c, 3, padding=dilation, dilation=dilation, bias=False)
+    )
     return (
-        nn.Conv2d(c_in, c, 3, padding=dilation, dilation=dilation, groups=groups, bias=False),
+        wide,
         nn.Conv2d(c, c_out, 1, bias=False),
         nn.BatchNorm2d(c_out, affine=False),
     )
