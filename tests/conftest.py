@@ -16,6 +16,14 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "src")
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """Nothing goes to W&B or into the home folder."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Recordings and data too large for the repository; set DERAINZOO_SHARED to the folder that holds them."""

@@ -1,7 +1,9 @@
-"""Small charts as the text of an SVG file: lines over steps, and shares of a whole."""
+"""Small charts as the text of an SVG file: lines over steps, values against costs, and shares of a whole."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from derainzoo.svg import INK, PALE, Canvas
 
@@ -75,6 +77,55 @@ def _legend(canvas: Canvas, x: float, y: float, group: str, names: Iterable[str]
         canvas.text(x + 14, y, name, anchor="start")
         x += 7 * len(name) + 30
     return colours
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Values against costs; only members of one group compare."""
+
+    title: str
+    points: Mapping[str, Mapping[str, tuple[float, float]]]
+    """Group -> label -> (cost, value). Costs are above zero."""
+    higher_is_better: bool = True
+
+
+def front(points: Points, higher_is_better: bool = True) -> list[tuple[float, float]]:
+    """The Pareto front of (cost, value), cheapest first: whoever wants a better value must pay more."""
+    sign = 1 if higher_is_better else -1
+    found: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda p: (p[0], -sign * p[1])):
+        if not found or sign * value > sign * found[-1][1]:
+            found.append((cost, value))
+    return found
+
+
+def tradeoffs(title: str, charts: Sequence[Tradeoff], unit: str, size: tuple[int, int] = (560, 220)) -> str:
+    """A chart for each, one below the other, costs on a logarithmic axis; the steps of a line are a group's Pareto front."""
+    canvas = Canvas()
+    width, height = size
+    left, y = 70.0, 44.0
+    canvas.text(24, 30, title, size=15, anchor="start", bold=True)
+    for chart in charts:
+        colours = _legend(canvas, 24, y + 16, chart.title, chart.points)
+        everything = [p for points in chart.points.values() for p in points.values()]
+        if not everything:
+            continue
+        area, top = _bounds((math.log10(cost), value) for cost, value in everything), y + 46
+        low, high = (float(f"{10**x:.3g}") for x in area[:2])
+        _axes(canvas, left, top, size, (low, high, *area[2:]), "")
+        canvas.text(left + width / 2, top + height + 14, unit, size=10, colour=INK)
+        for group, points in chart.points.items():
+            best = front(list(points.values()), chart.higher_is_better)
+            # in steps: what lies between two prices buys what the lower one does
+            steps = [*best[:1], *(corner for a, b in pairwise(best) for corner in ((b[0], a[1]), b))]
+            if len(best) > 1:
+                canvas.line(*(_place((math.log10(c), v), left, top, size, area) for c, v in steps), colour=colours[group])
+            for label, (cost, value) in points.items():
+                at_x, at_y = _place((math.log10(cost), value), left, top, size, area)
+                canvas.dot(at_x, at_y, colours[group])
+                canvas.text(at_x, at_y - 7, label, anchor="end" if at_x > left + width / 2 else "start")
+        y = top + height + 34
+    return canvas.svg(left + width + 40, y + 10, title)
 
 
 def share_bars(title: str, groups: Mapping[str, Mapping[str, Mapping[str, float]]], width: int = 460) -> str:

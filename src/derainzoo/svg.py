@@ -31,6 +31,10 @@ class Canvas:
         if text:
             self.text(x, y + 4, text, size=12)
 
+    def dot(self, x: float, y: float, colour: str) -> None:
+        """A point of a chart."""
+        self.shapes.append(f'<circle cx="{x:g}" cy="{y:g}" r="4" fill="{colour}"/>')
+
     def text(
         self,
         x: float,

@@ -13,6 +13,7 @@ from derainzoo.bench.contest import contestants
 from derainzoo.bench.leaderboard import Result, ranks
 from derainzoo.engine.evaluate import evaluate
 from derainzoo.errors import DerainzooError
+from offline import runs
 from runs import SMALL, compose_words
 from tasks import configured
 
@@ -239,9 +240,10 @@ def test_finished_runs_say_themselves_what_they_are(ground, tmp_path, caplog):
 
 
 @pytest.mark.multiprocess
-def test_several_processes_share_the_pictures_of_a_cell(done, ground, tmp_path):
-    """And the processes go on together from one cell to the next."""
+def test_several_processes_share_the_pictures_of_a_cell(done, ground, tmp_path, offline):
+    """And the processes go on together from one cell to the next. The first one records what came of it."""
     words = [sys.executable, "-m", "derainzoo", "benchmark", *QUICK, *two(ground), "protocols=[y8,rgb]", "trainer.devices=2"]
+    words.append("logger=default")
     run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
     assert run.returncode == 0, run.stderr[-3000:]
     result = json.loads((tmp_path / "runs" / "benchmark" / "leaderboard" / "result.json").read_text())
@@ -249,3 +251,6 @@ def test_several_processes_share_the_pictures_of_a_cell(done, ground, tmp_path):
     one = {(r["label"], r["protocol"]): r.get(f"psnr_{r['protocol']}") for r in done[1]["rows"]}
     two_ = {(r["label"], r["protocol"]): r.get(f"psnr_{r['protocol']}") for r in result["rows"]}
     assert two_ == pytest.approx(one, abs=1e-6)
+    recorded = runs(tmp_path / "runs" / "benchmark" / "leaderboard")
+    assert sorted(run.facts["display_name"] for run in recorded) == ["a", "b", "leaderboard"]
+    assert len(next(run for run in recorded if run.facts["display_name"] == "a").table("test/mine/images")) == 3

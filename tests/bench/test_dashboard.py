@@ -27,7 +27,7 @@ def spec(view):
 
 def test_the_workspace_shows_every_metric_of_every_set():
     sections = spec(dashboard.workspace("me", "rain", ["rain12", "spa_data"], ["y8", "rgb"]))
-    assert list(sections) == ["Training", "Test: rain12", "Test: spa_data", "Search"]
+    assert list(sections) == ["Training", "Test: rain12", "Test: spa_data", "Leaderboards", "Search"]
     shown = [metric for _, config in sections["Training"] for metric in config.get("metrics") or []]
     assert {f"val/{metric}" for metric in metric_names(["y8", "rgb"])} <= set(shown)
     bars = [config["metrics"] for kind, config in sections["Test: spa_data"] if kind == "Bar Chart"]
@@ -42,18 +42,27 @@ def test_quality_stands_against_cost_in_one_protocol_at_a_time():
     assert all(plot["xAxisLogScale"] for plot in plots)
 
 
+def test_the_line_through_quality_against_cost_is_the_pareto_front():
+    """The best value so far as cost grows; without reference, less is better."""
+    sections = spec(dashboard.workspace("me", "rain", ["rain12"], ["y8", "noref"]))
+    lines = ("showMaxYAxisLine", "showMinYAxisLine", "showAvgYAxisLine")
+    plots = [[config.get(line) for line in lines] for kind, config in sections["Test: rain12"] if kind == "Scatter Plot"]
+    assert plots == [[True, None, None], [None, True, None]]
+
+
 def test_pictures_and_groups():
     view = dashboard.workspace("me", "rain", ["rain12"], ["y8"])
     text = json.dumps(view._to_model().model_dump(mode="json", by_alias=True))
     assert "test/rain12/images" in text
     assert "val/pictures" in text
-    assert view.runset_settings.groupby[0].name == "Group"
+    # the networks of a benchmark are one group, and yet a bar each
+    assert [key.name for key in view.runset_settings.groupby] == ["Group", "Name"]
 
 
 def test_the_report_says_what_its_numbers_mean():
     report = dashboard.report("me", "rain", ["rain12", "rain100l"], ["y8", "noref"])
     kinds = [type(block).__name__ for block in report.blocks]
-    assert kinds == ["H1", "P", "UnorderedList", "H1", "PanelGrid", "H1", "PanelGrid"]
+    assert kinds == ["H1", "P", "UnorderedList", *["H1", "PanelGrid"] * 3]
     said = " ".join(report.blocks[2].items)
     assert all(f"`{metric}`" in said for metric in metric_names(["y8", "noref"]))
     assert report.blocks[4].runsets[0].project == "rain"

@@ -1,5 +1,6 @@
 """A judging network on rainy, derained and clean pictures. It is made here: it finds what is bright, and rain is bright."""
 
+import csv
 import json
 
 import numpy as np
@@ -103,6 +104,9 @@ def test_it_is_part_of_a_benchmark(scene, tmp_path):
     assert rows["rainy"] < rows["clean"] == 1.0
     assert "## Downstream" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert '"pictures":"net","mIoU"' in (tmp_path / "out" / "leaderboard.html").read_text()
+    with (tmp_path / "out" / "logs" / "net" / "version_0" / "metrics.csv").open() as file:
+        (recorded,) = csv.DictReader(file)
+    assert float(recorded["downstream/mIoU"]) == pytest.approx(rows["net"])
 
 
 def test_weights_of_the_judge_are_loaded(scene, tmp_path):

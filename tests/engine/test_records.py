@@ -2,17 +2,17 @@
 
 import csv
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
 
+from benchmarks import write_pairs
 from derainzoo.data import datamodule
-from derainzoo.data.layouts import Pair
 from derainzoo.data.synthetic import embedded_backgrounds
 from derainzoo.engine import records
 from derainzoo.engine.evaluate import evaluate
 from derainzoo.engine.train import train
+from derainzoo.images import read_image
+from offline import only
 from runs import compose_run, compose_words
 
 QUICK = ("trainer.max_steps=2", "trainer.val_every=1", "test=true", "callbacks.pictures=1", "protocol=all")
@@ -23,79 +23,56 @@ def _few_pictures(monkeypatch):
     monkeypatch.setattr(datamodule, "embedded_backgrounds", lambda split: embedded_backgrounds(split)[:2])
 
 
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """Nothing goes to the network or into the home folder."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
-
-
-def written(folder, kind):
-    """The records of one kind in the only offline run of a folder, as `wandb sync` would read them."""
-    (file,) = Path(folder).glob("wandb/offline-run-*/*.wandb")
-    done = subprocess.run(["wandb", "leet", "inspect", "--json", file], capture_output=True, text=True, check=True)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    return [record[kind] for record in found if record["type"] == kind]
-
-
-def artifacts(folder):
-    """Type -> artifact, without the tables."""
-    return {a["type"]: a for a in written(folder, "artifact") if a["type"] != "run_table"}
-
-
 @pytest.mark.slow
 def test_a_run_offline_holds_everything_that_a_dashboard_needs(tmp_path, offline):
     folder = tmp_path / "train"
     train(compose_run(folder, "logger=default", "name=mine", "logger.wandb.entity=team", *QUICK))
 
-    (run,) = written(folder, "run")
-    assert (run["run_group"], run["job_type"], run["display_name"]) == ("mine", "train", "mine")
-    assert {m["name"]: m["summary"] for m in written(folder, "metric") if "summary" in m}["val/psnr_y8"] == {"max": True}
+    run = only(folder)
+    assert (run.facts["run_group"], run.facts["job_type"], run.facts["display_name"]) == ("mine", "train", "mine")
+    assert {m["name"]: m["summary"] for m in run.written("metric") if "summary" in m}["val/psnr_y8"] == {"max": True}
 
-    summary = {}
-    for record in written(folder, "summary"):
-        summary |= record["update"]
+    summary = run.summary
     assert {"val/psnr_rgb", "test/synthetic/psnr_y8", "test/synthetic/ssim_y", "test/synthetic/input_psnr_y8"} <= set(summary)
     assert not any(key.endswith("/psnr") for key in summary)
     assert summary["cost/parameters"] > 1000
     assert 0 < summary["cost/gmacs"] < 1
 
     # the table: every image with its values, as many pictures as were asked for
-    (file,) = (folder / "wandb").rglob("media/table/test/synthetic/images*.json")
-    table = json.loads(file.read_text())
-    assert table["columns"][:4] == ["name", "rainy", "restored", "clean"]
+    table = run.table("test/synthetic/images")
+    assert list(table[0])[:4] == ["name", "rainy", "restored", "clean"]
     with (folder / "results" / "synthetic.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    assert [row[0] for row in table["data"]] == [row["name"] for row in rows]
-    column = table["columns"].index("psnr_y8")
-    assert [row[column] for row in table["data"]] == pytest.approx([float(row["psnr_y8"]) for row in rows])
-    assert sum(row[1] is not None for row in table["data"]) == 1
+    assert [row["name"] for row in table] == [row["name"] for row in rows]
+    assert [row["psnr_y8"] for row in table] == pytest.approx([float(row["psnr_y8"]) for row in rows])
+    (shown,) = (row for row in table if row["rainy"])
+    assert read_image(shown["restored"]).shape == read_image(shown["clean"]).shape
 
     # lineage: data is used, weights are made and stay where they are
-    found = artifacts(folder)
-    assert found["dataset"]["name"] == "synthetic"
-    assert found["dataset"]["use_after_commit"]
-    assert json.loads(found["dataset"]["metadata"])["splits"]["train"]["pairs"] > 1
-    assert "use_after_commit" not in found["model"]
-    (entry,) = found["model"]["manifest"]["contents"]
+    (data,), (made,) = run.artifacts("dataset"), run.artifacts("model")
+    assert data["name"] == "synthetic"
+    assert data["use_after_commit"]
+    assert json.loads(data["metadata"])["splits"]["train"]["pairs"] > 1
+    assert "use_after_commit" not in made
+    (entry,) = made["manifest"]["contents"]
     assert entry["ref"].endswith("checkpoints/best.ckpt")
 
     # measuring these weights uses the same version of them, under the name of the network that they hold
     second = tmp_path / "evaluate"
     words = f"evaluate weights={folder}/checkpoints/best.ckpt data=synthetic logger=default callbacks.progress=false"
     evaluate(compose_words(second, *words.split(), "trainer.accelerator=cpu", "data.num_workers=0"))
-    (run,) = written(second, "run")
-    assert (run["display_name"], run["job_type"]) == ("elf_lw-synthetic", "evaluate")
-    used = artifacts(second)["model"]
+    run = only(second)
+    assert (run.facts["display_name"], run.facts["job_type"]) == ("elf_lw-synthetic", "evaluate")
+    (used,) = run.artifacts("model")
     assert used["use_after_commit"]
-    assert (used["name"], used["digest"]) == (found["model"]["name"], found["model"]["digest"])
+    assert (used["name"], used["digest"]) == (made["name"], made["digest"])
 
 
 def test_weights_that_come_with_the_package_are_known_by_their_name(tmp_path, offline):
     words = "evaluate weights=nafnet.anyrain data=synthetic logger=default callbacks.progress=false callbacks.pictures=0"
     evaluate(compose_words(tmp_path, *words.split(), "trainer.accelerator=cpu", "data.num_workers=0"))
-    (entry,) = artifacts(tmp_path)["model"]["manifest"]["contents"]
+    (used,) = only(tmp_path).artifacts("model")
+    (entry,) = used["manifest"]["contents"]
     assert entry["ref"].endswith("/nafnet.anyrain.safetensors")
     assert "weights: `nafnet.anyrain`" in (tmp_path / "report.md").read_text()
 
@@ -115,12 +92,12 @@ def test_tensorboard_holds_the_same(tmp_path):
 
 def test_other_data_is_another_version(tmp_path):
     (tmp_path / "a.png").write_bytes(b"1234")
-    pair = Pair("a", tmp_path / "a.png", None, "a")
-    digest = records._digest([pair])
-    assert records._digest([pair]) == digest
+    files = [("a", tmp_path / "a.png")]
+    digest = records._digest(files)
+    assert records._digest(files) == digest
     (tmp_path / "a.png").write_bytes(b"12345")
-    assert records._digest([pair]) != digest
-    assert records._digest([Pair("b", tmp_path / "a.png", None, "a")]) != digest
+    assert records._digest(files) != digest
+    assert records._digest([("b", tmp_path / "a.png")]) != digest
 
 
 def test_facts_of_the_data(tmp_path):
@@ -130,6 +107,18 @@ def test_facts_of_the_data(tmp_path):
     assert facts["set"] == "synthetic"
     assert facts["splits"]["train"]["pairs"] == len(data.train_pairs)
     assert facts["splits"]["train"]["digest"] != facts["splits"]["val"]["digest"]
+
+
+def test_folders_of_ones_own_are_told_apart(tmp_path):
+    """They have one name and may have as many pictures."""
+    found = []
+    for start in (0, 3):
+        root = write_pairs(tmp_path / str(start), start=start)
+        data = datamodule.make_data(compose_run(tmp_path, "data=folder", f"data.root={root}"))
+        data.setup("test")
+        found.append(records.data_facts(data))
+    assert [facts["tests"]["folder-all"]["pairs"] for facts in found] == [3, 3]
+    assert found[0]["tests"] != found[1]["tests"]
 
 
 def test_without_wandb_nothing_is_asked_of_it(tmp_path):

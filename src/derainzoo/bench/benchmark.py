@@ -5,7 +5,6 @@ protocol, precision), so a benchmark that is started again, or another one that 
 Which label a network has, what it was trained on and how rows are ranked is not part of a cell: that is said anew every time.
 """
 
-import csv
 import hashlib
 import json
 import logging
@@ -30,11 +29,13 @@ from derainzoo.bench.contest import BenchmarkSet, Contestant, contestants, find_
 from derainzoo.bench.leaderboard import Result, table, write_tables
 from derainzoo.bench.page import write_page
 from derainzoo.bench.profile import machine, profile_network
+from derainzoo.bench.recording import record
 from derainzoo.config import plain
 from derainzoo.data.batch import Batch
 from derainzoo.engine.evaluate import run_tests
 from derainzoo.errors import DerainzooError
 from derainzoo.files import whole_file, write_text
+from derainzoo.metrics.per_image import read_csv
 from derainzoo.metrics.protocol import get_protocol
 from derainzoo.nas.cost import count
 
@@ -88,7 +89,8 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
             pictures=_pictures_of(c, test, cfg, store),
             references=store / "pictures" / test.revision[:16],
             cost=costs[c.digest],
-            **_measured(json.loads((store / f"{key(c, test, protocol, cfg)}.json").read_text())),
+            cell=(cell := key(c, test, protocol, cfg)),
+            **_measured(json.loads((store / f"{cell}.json").read_text())),
         )
         for c in who
         for test in tests
@@ -99,6 +101,7 @@ def benchmark(cfg: DictConfig) -> dict[str, Any]:
     text = write_tables(folder, results, judged)
     page = folder / "leaderboard.html"
     write_page(page, results, environment(), pictures=cfg.pictures, resamples=cfg.resamples, downstream=judged)
+    record(cfg, who, tests, results, judged)
     log.info("\n%s\n%s", text, page)
     return {"measured_now": missing, "measured_before": everything - missing, "rows": table(results), "downstream": judged}
 
@@ -152,8 +155,7 @@ def run(job: Job, cfg: DictConfig, store: Path) -> None:
         return
     ((name, source),) = job.test.data.tests.items()
     scenes = dict(zip(source.names, source.backgrounds, strict=True))
-    with (scratch / "results" / f"{name}.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        measured = [{k: v if k == "name" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    measured = read_csv(scratch / "results" / f"{name}.csv")
     for protocol in job.protocols:
         columns = [c for metric in get_protocol(protocol).metrics for c in (metric, f"input_{metric}")]
         cell = {

@@ -22,7 +22,7 @@ from torch import nn
 from derainzoo.config import plain
 from derainzoo.data.catalog import dataset_info, known_overlaps
 from derainzoo.data.datamodule import DerainDataModule, make_data
-from derainzoo.data.pairs import PairSource, RainSource
+from derainzoo.data.pairs import RainSource, Source
 from derainzoo.errors import DerainzooError
 from derainzoo.models.checkpoints import Opened, open_weights
 from derainzoo.models.pretrained import default, shipped
@@ -237,18 +237,14 @@ def _find_set(label: str, entry: Mapping[str, str], cfg: DictConfig) -> Benchmar
     return BenchmarkSet(label, shows, data, revision.hexdigest(), held_out)
 
 
-def _add_files(digest: Any, source: Any, cfg: DictConfig) -> None:
+def _add_files(digest: Any, source: Source, cfg: DictConfig) -> None:
     """Names and bytes of all that is measured."""
     if isinstance(source, RainSource):
         # the pictures of the first one stand for the code that draws rain
         rainy, _ = source.read(0, None, np.random.default_rng((cfg.seed, 0)))
         digest.update(json.dumps([cfg.data.rain, cfg.seed]).encode() + rainy.tobytes())
-        files = [(name, path) for name, (path, _) in zip(source.names, source.items, strict=True)]
-    else:
-        assert isinstance(source, PairSource)
-        files = [(p.name, f) for scene in source.scenes for p in scene for f in (p.rainy, p.clean) if f is not None]
     seen: dict[Path, bytes] = {}
-    for name, path in files:
+    for name, path in source.files():
         if path not in seen:
             with path.open("rb") as file:
                 seen[path] = hashlib.file_digest(file, "sha256").digest()

@@ -1,8 +1,8 @@
 """W&B's pages about a project as code: a workspace to work in, and a report to show.
 
 What stands there follows from the names that runs log (`engine.records`): `val/METRIC` over the steps, `test/SET/METRIC` with
-the protocol in the metric's name, `test/SET/images`, `cost/parameters`, `cost/gmacs`. Building a page asks nobody; saving
-it needs a login.
+the protocol in the metric's name, `test/SET/images`, `cost/parameters`, `cost/gmacs`, and those of a benchmark's leaderboard
+(`bench.recording`). Building a page asks nobody; saving it needs a login.
 """
 
 import json
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STEP = "trainer/global_step"
+# seeds of one name are one line or bar; the networks of a benchmark, which are one group, are not
+GROUPS = ["Group", "Name"]
+# what a benchmark's leaderboard is logged as
+LEADERBOARD, PAGE, CHART = "benchmark/leaderboard", "benchmark/page", "benchmark/quality_cost"
 
 
 def dashboard(cfg: "DictConfig") -> dict[str, Any]:
@@ -43,7 +47,7 @@ def dashboard(cfg: "DictConfig") -> dict[str, Any]:
 
 
 def workspace(entity: str, project: str, sets: Sequence[str], protocols: Sequence[str]) -> Any:
-    """A `wandb_workspaces` workspace: one section each for training, every test set, and search.
+    """A `wandb_workspaces` workspace: one section each for training, every test set, leaderboards, and search.
 
     Args:
         entity: user or team.
@@ -59,13 +63,14 @@ def workspace(entity: str, project: str, sets: Sequence[str], protocols: Sequenc
     searching = [wr.LinePlot(title="search", x=STEP, metric_regex="search/.*")]
     sections = [ws.Section(name="Training", panels=training, is_open=True)]
     sections += [ws.Section(name=f"Test: {name}", panels=_test_panels(name, protocols), is_open=True) for name in sets]
+    sections += [ws.Section(name="Leaderboards", panels=_leaderboard_panels())]
     sections += [ws.Section(name="Search", panels=searching)]
-    grouped = ws.RunsetSettings(groupby=[ws.Metric("Group")])
+    grouped = ws.RunsetSettings(groupby=[ws.Metric(key) for key in GROUPS])
     return ws.Workspace(entity=entity, project=project, name="derainzoo", sections=sections, runset_settings=grouped)
 
 
 def report(entity: str, project: str, sets: Sequence[str], protocols: Sequence[str]) -> Any:
-    """A `wandb_workspaces` report: what the numbers mean, and a chapter for every test set."""
+    """A `wandb_workspaces` report: what the numbers mean, a chapter for every test set, and leaderboards."""
     _, wr = _modules()
     meanings = [f"`{m}`: {PROTOCOLS[p].colour}; {PROTOCOLS[p].source}" for p in protocols for m in PROTOCOLS[p].metrics]
     blocks: list[Any] = [
@@ -73,9 +78,11 @@ def report(entity: str, project: str, sets: Sequence[str], protocols: Sequence[s
         wr.P("Every metric carries the name of its protocol. Numbers of different protocols do not compare."),
         wr.UnorderedList(items=meanings),
     ]
-    for name in sets:
-        runs = wr.Runset(entity=entity, project=project, name=f"runs tested on {name}", groupby=["Group"])
-        blocks += [wr.H1(name), wr.PanelGrid(runsets=[runs], panels=_test_panels(name, protocols))]
+    chapters = {name: (f"runs tested on {name}", _test_panels(name, protocols)) for name in sets}
+    chapters["Leaderboards"] = ("benchmarks", _leaderboard_panels())
+    for title, (what, panels) in chapters.items():
+        runs = wr.Runset(entity=entity, project=project, name=what, groupby=GROUPS)
+        blocks += [wr.H1(title), wr.PanelGrid(runsets=[runs], panels=panels)]
     return wr.Report(entity=entity, project=project, title=f"{project}: networks compared", blocks=blocks, width="fluid")
 
 
@@ -83,14 +90,24 @@ def _test_panels(name: str, protocols: Sequence[str]) -> list[Any]:
     """For a test set: bars and quality against cost for every protocol, and the table of pictures."""
     _, wr = _modules()
     panels: list[Any] = []
+    cost = wr.SummaryMetric("cost/gmacs")
     for protocol in protocols:
-        first = f"test/{name}/{PROTOCOLS[protocol].metrics[0]}"
-        cost = wr.SummaryMetric("cost/gmacs")
+        first, higher = wr.SummaryMetric(f"test/{name}/{PROTOCOLS[protocol].metrics[0]}"), PROTOCOLS[protocol].higher_is_better
+        # the best value so far as cost grows: the Pareto front
+        front = {"running_ymax": True} if higher else {"running_ymin": True}
         panels += [
             wr.BarPlot(title=f"{name}, {metric}", metrics=[f"test/{name}/{metric}"]) for metric in metric_names([protocol])
         ]
-        panels += [wr.ScatterPlot(title=f"{name}: quality against cost", x=cost, y=wr.SummaryMetric(first), log_x=True)]
+        panels += [wr.ScatterPlot(title=f"{name}: quality against cost", x=cost, y=first, log_x=True, **front)]
     return [*panels, wr.WeavePanelSummaryTable(table_name=f"test/{name}/images")]
+
+
+def _leaderboard_panels() -> list[Any]:
+    """What benchmarks leave of their leaderboards."""
+    _, wr = _modules()
+    shown = {"leaderboard": PAGE, "quality against cost": CHART}
+    pages = [wr.MediaBrowser(title=title, media_keys=[key], num_columns=1) for title, key in shown.items()]
+    return [*pages, wr.WeavePanelSummaryTable(table_name=LEADERBOARD)]
 
 
 def _modules() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What a benchmark measured, as leaderboard.csv, leaderboard.md and per_image.parquet (per_image.csv without pyarrow).
+"""What a benchmark measured, as leaderboard.csv, leaderboard.md, quality_cost.svg and per_image.parquet (.csv without pyarrow).
 
 Numbers are ranked only where they can be compared: one set of one revision, one protocol, one training set. Networks whose
 training set nobody stated, and random weights, are shown without a rank.
@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from derainzoo.charts import Tradeoff, tradeoffs
 from derainzoo.files import write_text
 from derainzoo.metrics.per_image import Row, write_csv, write_parquet
 from derainzoo.metrics.protocol import get_protocol
@@ -35,6 +36,8 @@ class Result:
     cost: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]] = field(repr=False)
     """Per image: `name`, `scene`, each metric, and `input_METRIC` of the rainy picture."""
+    cell: str = ""
+    """Name of the measurement where it is kept, which follows from all that decides its numbers."""
     measured: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     pictures: Path | None = None
@@ -58,6 +61,11 @@ class Result:
         if self.trained_on is None:
             return "not stated"
         return " + ".join(self.trained_on) or "random weights"
+
+    @property
+    def columns(self) -> list[str]:
+        """Of every row: each metric, and what the rainy picture itself measures."""
+        return [c for m in self.metrics for c in (m, f"input_{m}")]
 
     def mean(self, column: str) -> float:
         """Over the images where it exists: one that equals its target has no finite PSNR."""
@@ -108,6 +116,31 @@ def table(results: Sequence[Result]) -> list[Row]:
     return sorted(rows, key=lambda r: (r["set"], r["protocol"], not r["rank"], r["trained_on"], r["rank"] or 0))
 
 
+def table_columns(results: Sequence[Result]) -> list[str]:
+    """Of the table: networks, then the metrics of all protocols, then everything else."""
+    found = list(dict.fromkeys(column for row in table(results) for column in row))
+    metrics = [c for c in found if c.removeprefix("input_") in {m for r in results for m in r.metrics}]
+    first = found.index(metrics[0])
+    return [*found[:first], *metrics, *(c for c in found[first:] if c not in metrics)]
+
+
+def of_one_protocol(results: Sequence[Result]) -> list[Result]:
+    """Each network once. The pictures are the same under every protocol: which ones are worst is decided by the first."""
+    return [result for result in results if result.protocol == results[0].protocol]
+
+
+def notable(results: Sequence[Result], count: int) -> dict[str, list[tuple[str, str]]]:
+    """Worst and best pictures of each network, on one set under one protocol: name -> (worst or best, label of the network)."""
+    why: dict[str, list[tuple[str, str]]] = {}
+    for which in ("worst", "best"):
+        for result in results:
+            metric, sign = result.metrics[0], 1 if result.higher_is_better else -1
+            rows = sorted((r for r in result.rows if math.isfinite(r[metric])), key=lambda r: sign * r[metric])
+            for row in rows[:count] if which == "worst" else rows[::-1][:count]:
+                why.setdefault(row["name"], []).append((which, result.label))
+    return why
+
+
 def per_image(results: Sequence[Result]) -> list[Row]:
     """A row for every image, network, set and metric."""
     return [
@@ -130,12 +163,8 @@ def per_image(results: Sequence[Result]) -> list[Row]:
 
 def write_tables(folder: Path, results: Sequence[Result], downstream: Mapping[str, Any] | None = None) -> str:
     """Write all but the page; returns the Markdown. `downstream` are its `note`, `metrics` and `rows`."""
-    rows = table(results)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    tail = columns.index("images")  # metrics of further protocols come last in the union: they belong to the other metrics
-    metrics = [c for c in columns if c.removeprefix("input_") in {m for r in results for m in r.metrics}]
-    columns = [c for c in columns[:tail] if c not in metrics] + metrics + [c for c in columns[tail:] if c not in metrics]
-    write_csv(folder / "leaderboard.csv", rows, columns)
+    write_csv(folder / "leaderboard.csv", table(results), table_columns(results))
+    write_text(folder / "quality_cost.svg", quality_cost(results))
     images = per_image(results)
     if find_spec("pyarrow"):
         write_parquet(folder / "per_image.parquet", images, list(images[0]))
@@ -148,6 +177,20 @@ def write_tables(folder: Path, results: Sequence[Result], downstream: Mapping[st
         text += "".join(_line([row["pictures"], *(f"{row[m]:.4f}" for m in metrics)]) + "\n" for row in downstream["rows"])
     write_text(folder / "leaderboard.md", text)
     return text
+
+
+def quality_cost(results: Sequence[Result]) -> str:
+    """A chart for every set and protocol, with a Pareto front for every training set."""
+    points: dict[str, dict[str, dict[str, tuple[float, float]]]] = defaultdict(lambda: defaultdict(dict))
+    higher = {}
+    for result in results:
+        title = f"{result.set}, {result.metrics[0]}"
+        higher[title] = result.higher_is_better
+        if math.isfinite(value := result.mean(result.metrics[0])) and result.cost["macs"]:
+            points[title][result.training][result.label] = (result.cost["macs"] / 1e9, value)
+    charts = [Tradeoff(title, points[title], higher[title]) for title in higher]
+    cost = results[0].cost
+    return tradeoffs("Quality against cost", charts, f"GMACs of a picture of {cost['height']} x {cost['width']} pixels")
 
 
 # ---------------------------------------------------------------------------------------------------------------- Markdown

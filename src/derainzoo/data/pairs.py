@@ -1,7 +1,8 @@
 """Rainy images with their backgrounds, read as patches or whole, from files or synthesised."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,14 @@ class Source(Protocol):
 
     def read(self, index: int, patch: int | None, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """Rainy (versions, H, W, 3) and clean (H, W, 3); a random patch of that side, or whole images for None."""
+
+    def files(self) -> list[tuple[str, Path]]:
+        """Every file that is read, with the name of the pair that it belongs to."""
+
+
+def files_of(pairs: Iterable[Pair]) -> list[tuple[str, Path]]:
+    """Every file of these pairs, with the name of the pair."""
+    return [(p.name, file) for p in pairs for file in (p.rainy, p.clean) if file is not None]
 
 
 def random_window(size: tuple[int, int], patch: int, rng: np.random.Generator) -> Window:
@@ -73,6 +82,10 @@ class PairSource:
 
     def __len__(self) -> int:
         return len(self.scenes)
+
+    def files(self) -> list[tuple[str, Path]]:
+        """See `Source`."""
+        return files_of(pair for scene in self.scenes for pair in scene)
 
     def _choose(self, scene: list[Pair], rng: np.random.Generator) -> list[Pair]:
         if len(scene) == self.versions == 1:
@@ -127,6 +140,10 @@ class RainSource:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def files(self) -> list[tuple[str, Path]]:
+        """See `Source`."""
+        return [(name, path) for name, (path, _) in zip(self.names, self.items, strict=True)]
 
     def read(self, index: int, patch: int | None, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         """See `Source`."""

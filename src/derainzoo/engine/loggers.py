@@ -24,15 +24,22 @@ def wandb_mode() -> str:
         return "offline"
 
 
-def make_loggers(cfg: DictConfig, name: str | None = None) -> list[Logger]:
-    """The loggers of a run, as `conf/logger` describes them; `name` stands in for the run's own."""
+def make_loggers(cfg: DictConfig, name: str | None = None, part: str = "", identity: str | None = None) -> list[Logger]:
+    """The loggers of a run, as `conf/logger` describes them.
+
+    Args:
+        cfg: configuration of the run.
+        name: stands in for the run's own.
+        part: of a task that is several runs: sub-folder of the logs of this one, about which W&B then says less.
+        identity: the run's id in W&B, where a run of the same id is replaced; None for a new one.
+    """
     folder = Path(cfg.paths.output)
     # a run that is resumed in its folder gets the next version: CSVLogger would overwrite
-    loggers: list[Logger] = [CSVLogger(folder, name="logs")]
+    loggers: list[Logger] = [CSVLogger(folder / "logs", name=part)]
     if cfg.logger.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False))
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=part, default_hp_metric=False))
     if cfg.logger.wandb.enabled:
-        loggers.append(_wandb(cfg, folder, name or cfg.name))
+        loggers.append(_wandb(cfg, folder, name or cfg.name, quiet=bool(part), identity=identity))
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):  # gets them with the outcome (`records.outcome`)
@@ -40,10 +47,11 @@ def make_loggers(cfg: DictConfig, name: str | None = None) -> list[Logger]:
     return loggers
 
 
-def _wandb(cfg: DictConfig, folder: Path, name: str) -> Logger:
+def _wandb(cfg: DictConfig, folder: Path, name: str, quiet: bool, identity: str | None) -> Logger:
     settings = cfg.logger.wandb
     logger = WandbLogger(
         name=name,
+        id=identity,
         save_dir=folder,
         project=settings.project,
         entity=settings.entity,
@@ -52,6 +60,7 @@ def _wandb(cfg: DictConfig, folder: Path, name: str) -> Logger:
         tags=list(settings.tags),
         mode=wandb_mode(),
         log_model=False,
+        settings={"quiet": True} if quiet else None,
     )
     logger.experiment.define_metric("*", step_metric="trainer/global_step")
     for protocol in map(get_protocol, cfg.protocol.names):

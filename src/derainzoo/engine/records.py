@@ -4,7 +4,6 @@ All of it also lies in the run's folder as plain files; nobody needs an account 
 `wandb sync` sends it later, lineage included.
 """
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +19,18 @@ from torch import Tensor
 
 from derainzoo.data.batch import Batch
 from derainzoo.data.datamodule import DerainDataModule
-from derainzoo.data.layouts import Pair
+from derainzoo.data.pairs import files_of
 from derainzoo.engine.callbacks import panel
 from derainzoo.engine.report import table
 from derainzoo.metrics.color import quantise
+from derainzoo.metrics.per_image import read_csv
 from derainzoo.models.pretrained import locate
 from derainzoo.nas.cost import count
 
 COST_SIZE = (256, 256)
+
+Pictures = Mapping[str, tuple[Tensor, Tensor, Tensor]]
+"""An image's name -> rainy, restored and clean: (3, H, W) floats in [0, 1]."""
 
 
 class TestTables(Callback):
@@ -53,26 +56,38 @@ class TestTables(Callback):
         if not trainer.is_global_zero:
             return
         for name, pictures in self.pictures.items():
-            file = self.folder / "results" / f"{name}.csv"
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    _wandb_table(logger, name, file, pictures, trainer.global_step)
-                elif isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_text(f"test/{name}", "\n".join(table(file)), trainer.global_step)
-                    for image, parts in pictures.items():
-                        logger.experiment.add_image(f"test/{name}/{image}", panel(*parts), trainer.global_step)
+            show_test(trainer.loggers, name, read_csv(self.folder / "results" / f"{name}.csv"), pictures, trainer.global_step)
 
 
-def _wandb_table(logger: WandbLogger, name: str, file: Path, pictures: Mapping[str, Sequence[Tensor]], step: int) -> None:
+def show_test(
+    loggers: Iterable[Logger], name: str, rows: Sequence[Mapping[str, Any]], pictures: Pictures, step: int = 0
+) -> None:
+    """A test set's table.
+
+    Args:
+        loggers: of the run.
+        name: of the set.
+        rows: for every image its `name` and its values.
+        pictures: those to be seen.
+        step: at which it was measured.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            _wandb_table(logger, name, rows, pictures, step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(f"test/{name}", "\n".join(table(name, rows)), step)
+            for image, parts in pictures.items():
+                logger.experiment.add_image(f"test/{name}/{image}", panel(*parts), step)
+
+
+def _wandb_table(logger: WandbLogger, name: str, rows: Sequence[Mapping[str, Any]], pictures: Pictures, step: int) -> None:
     import wandb
 
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
     metrics = [column for column in rows[0] if column != "name"]
     data: list[list[Any]] = []
     for row in rows:
         shown: list[Any] = [wandb.Image(_pixels(part)) for part in pictures.get(row["name"], ())] or [None] * 3
-        data.append([row["name"], *shown, *(float(row[metric]) for metric in metrics)])
+        data.append([row["name"], *shown, *(row[metric] for metric in metrics)])
     logger.log_table(f"test/{name}/images", columns=["name", "rainy", "restored", "clean", *metrics], data=data, step=step)
 
 
@@ -122,13 +137,13 @@ def made_genotype(loggers: Iterable[Logger], file: Path) -> None:
 def data_facts(data: DerainDataModule) -> dict[str, Any]:
     """Set, and for each split how many pairs it has and a digest of names and file sizes, which another copy would change."""
     splits = {"train": data.train_pairs, "val": data.val_pairs}
-    facts = {name: {"pairs": len(pairs), "digest": _digest(pairs)} for name, pairs in splits.items() if pairs}
-    tests = {name: {"pairs": len(source.names)} for name, source in data.tests.items()}
+    facts = {name: {"pairs": len(pairs), "digest": _digest(files_of(pairs))} for name, pairs in splits.items() if pairs}
+    tests = {name: {"pairs": len(source.names), "digest": _digest(source.files())} for name, source in data.tests.items()}
     return {"set": data.set_name, "splits": facts, "tests": tests}
 
 
-def _digest(pairs: Iterable[Pair]) -> str:
-    lines = (f"{p.name} {[f.stat().st_size for f in (p.rainy, p.clean) if f]}\n" for p in pairs)
+def _digest(files: Iterable[tuple[str, Path]]) -> str:
+    lines = (f"{name} {file.stat().st_size}\n" for name, file in files)
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
 
 

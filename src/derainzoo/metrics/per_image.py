@@ -133,6 +133,12 @@ def write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = N
         writer.writerows(rows)
 
 
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a per-image table: its `name`, and every other column as a number."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [{k: v if k == "name" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
 def write_parquet(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
     """The same as Parquet, whose columns are of one type each: text where the first row has text, else float64."""
     try:

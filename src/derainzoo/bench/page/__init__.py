@@ -8,10 +8,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from derainzoo.bench.leaderboard import Result, notable, of_one_protocol, ranks
 from derainzoo.bench.statistics import compare
 from derainzoo.config import plain
 from derainzoo.errors import DerainzooError
@@ -19,16 +20,13 @@ from derainzoo.files import write_text
 from derainzoo.images import read_header
 from derainzoo.metrics.protocol import get_protocol
 
-if TYPE_CHECKING:
-    from derainzoo.bench.leaderboard import Result
-
 _HERE = Path(__file__).parent
 _COSTS = ("params", "macs", "forward_ms", "forward_memory", "height", "width", "device", "precision")
 
 
 def write_page(
     file: Path,
-    results: Sequence["Result"],
+    results: Sequence[Result],
     environment: Mapping[str, Any],
     *,
     pictures: int = 2,
@@ -45,7 +43,6 @@ def write_page(
         resamples: bootstrap draws of the comparison of two networks.
         downstream: `note`, `metrics` and `rows` of a measurement by another network.
     """
-    # the same picture under every protocol: which ones are worst is decided by the first
     by_set = {result.set: [r for r in results if r.set == result.set] for result in results}
     data = {
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -57,7 +54,7 @@ def write_page(
             name: {
                 "names": [row["name"] for row in members[0].rows],
                 "revision": members[0].revision,
-                "pictures": list(_pictures([r for r in members if r.protocol == members[0].protocol], pictures)),
+                "pictures": list(_pictures(of_one_protocol(members), pictures)),
             }
             for name, members in by_set.items()
         },
@@ -92,11 +89,8 @@ def reported() -> list[dict[str, Any]]:
     return list(tables)
 
 
-def _results(results: Sequence["Result"]) -> Iterator[dict[str, Any]]:
-    from derainzoo.bench.leaderboard import ranks
-
+def _results(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
     for result, rank in zip(results, ranks(results), strict=True):
-        columns = [c for m in result.metrics for c in (m, f"input_{m}")]
         yield {
             "label": result.label,
             "network": result.network,
@@ -111,7 +105,7 @@ def _results(results: Sequence["Result"]) -> Iterator[dict[str, Any]]:
             "cost": {k: result.cost[k] for k in _COSTS if k in result.cost},
             "means": {m: result.mean(m) for m in result.metrics},
             "input": {m: result.mean(f"input_{m}") for m in result.metrics},
-            "values": {c: [_rounded(row[c]) for row in result.rows] for c in columns},
+            "values": {c: [_rounded(row[c]) for row in result.rows] for c in result.columns},
         }
 
 
@@ -119,7 +113,7 @@ def _rounded(value: float) -> float:
     return round(value, 5)  # for drawing: the tables keep every digit
 
 
-def _pairs(results: Sequence["Result"], resamples: int) -> Iterator[dict[str, Any]]:
+def _pairs(results: Sequence[Result], resamples: int) -> Iterator[dict[str, Any]]:
     """Statistics of every two networks on one set under one protocol."""
     for a, b in combinations(results, 2):
         if (a.set, a.revision, a.protocol) != (b.set, b.revision, b.protocol):
@@ -133,19 +127,9 @@ def _pairs(results: Sequence["Result"], resamples: int) -> Iterator[dict[str, An
         yield {"set": a.set, "protocol": a.protocol, "a": a.label, "b": b.label, **asdict(found)}
 
 
-def _pictures(results: Sequence["Result"], count: int) -> Iterator[dict[str, Any]]:
+def _pictures(results: Sequence[Result], count: int) -> Iterator[dict[str, Any]]:
     """Worst and best ones of each network, every one as every network restored it."""
-    why: dict[str, list[str]] = {}
-    of: dict[str, str] = {}
-    for which in ("worst", "best"):
-        for result in results:
-            metric, sign = result.metrics[0], 1 if result.higher_is_better else -1
-            rows = sorted((r for r in result.rows if math.isfinite(r[metric])), key=lambda r: sign * r[metric])
-            for row in rows[:count] if which == "worst" else rows[::-1][:count]:
-                why.setdefault(row["name"], []).append(f"{which} of {result.label}")
-                of.setdefault(row["name"], result.label)
-    references = results[0].references
-    for name, reasons in why.items():
+    for name, reasons in notable(results, count).items():
         references = results[0].references
         if references is None or not (rainy := references / "rainy" / f"{name}.webp").exists():
             continue  # measured when no pictures were kept
@@ -153,8 +137,8 @@ def _pictures(results: Sequence["Result"], count: int) -> Iterator[dict[str, Any
         restored = {r.label: uri for r in results if r.pictures and (uri := _embedded(r.pictures / f"{name}.webp"))}
         yield {
             "name": name,
-            "why": ", ".join(reasons),
-            "of": of[name],
+            "why": ", ".join(f"{which} of {label}" for which, label in reasons),
+            "of": reasons[0][1],
             "width": header.width,
             "height": header.height,
             "rainy": _embedded(rainy),
