@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 
@@ -9,7 +10,8 @@ class Run:
     """A run by its file."""
 
     def __init__(self, file):
-        done = subprocess.run(["wandb", "leet", "inspect", "--json", file], capture_output=True, text=True, check=True)
+        words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", file]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
         self.records = [json.loads(line) for line in done.stdout.splitlines()]
         (self.facts,) = self.written("run")
         self.folder = Path(file).parent
