@@ -6,12 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from derainzoo.errors import DerainzooError
+from derainzoo.inference.memory import LiveBytes
 from derainzoo.models.layers import (
     DepthwiseConv,
+    GatedFeedForward,
     GlobalPool,
     SparseChannelAttention,
     cosine_gram,
     depthwise_conv2d,
+    global_mean,
     set_pool_window,
 )
 from derainzoo.models.registry import create_model, model_info
@@ -73,6 +76,54 @@ def test_cosines_of_empty_features_are_zero_and_have_a_finite_gradient():
     g = torch.rand_like(cosines)
     torch.testing.assert_close(torch.autograd.grad(cosines, (q, k), g), torch.autograd.grad(expected, (q, k), g))
     torch.testing.assert_close(cosine_gram(q.half(), k.half()).double(), expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_gradients_of_cosines_are_exact_and_keep_the_memory_layout(heads):
+    """Layout decides whether the convolutions before the attention must turn whole pictures."""
+    torch.manual_seed(0)
+    q, k, g = random(2, 12, 6), random(2, 12, 6), random(2, heads, 6 // heads, 6 // heads)
+
+    def split(rows):
+        return rows.unflatten(2, (heads, -1)).transpose(1, 2)
+
+    ours = cosine_gram(split(q), split(k))
+    expected = F.normalize(split(q), dim=-2).mT @ F.normalize(split(k), dim=-2)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+    found = torch.autograd.grad(ours, (q, k), g)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, (q, k), g), rtol=0, atol=1e-12)
+    assert all(grad.is_contiguous() for grad in found)
+
+
+def test_cosines_train_in_half_precision():
+    torch.manual_seed(0)
+    q, k = random(1, 2, 50, 4), random(1, 2, 50, 4)
+    g = torch.randn(1, 2, 4, 4)
+    expected = torch.autograd.grad(cosine_gram(q, k), (q, k), g.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        cosines = cosine_gram(q.bfloat16(), k.bfloat16())
+    found = torch.autograd.grad(cosines, (q, k), g.to(cosines.dtype))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02 * max(e.abs().max().item() for e in expected))
+
+
+def test_gated_feed_forward_never_holds_four_maps_of_its_hidden_width():
+    net, x = GatedFeedForward(4, 64, nn.GELU()), torch.rand(1, 4, 64, 64)
+    with torch.inference_mode(), LiveBytes() as live:
+        net(x)
+    hidden = 64 * x[0, 0].nbytes
+    assert 3 * hidden <= live.peak < 3.5 * hidden
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_global_mean_neither_overflows_nor_writes_its_gradient_out(dtype):
+    x = torch.full((2, 3, 300, 400), 0.5, dtype=dtype, requires_grad=True)
+    assert (global_mean(x) == 0.5).all()
+    with torch.no_grad():
+        assert (global_mean(x) == 0.5).all()
+    (grad,) = torch.autograd.grad(global_mean(x).sum(), x)
+    torch.testing.assert_close(grad, torch.full_like(x, 1 / 120_000))
+    if dtype == torch.float32:
+        assert grad.stride()[2:] == (0, 0)
 
 
 def brute_force_pool(x, window):

@@ -1,7 +1,7 @@
 """Blocks that two or more networks share."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,24 @@ class ShuffleUp(nn.Sequential):
         super().__init__(conv1(c, 2 * c), nn.PixelShuffle(2))
 
 
+def own_backward(x: Tensor) -> bool:
+    """Whether an operation takes the backward pass written here: on the CPU, where it is faster, if there can be one."""
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_exporting()
+
+
+def global_mean(x: Tensor) -> Tensor:
+    """Mean of every channel, (B, C, 1, 1).
+
+    Autograd writes the gradient of a mean as a picture in the default memory layout, and adding it to others in channels_last
+    costs more than the pooling. That of a sum is a view of one number per channel.
+    """
+    if not own_backward(x):
+        return x.mean((2, 3), keepdim=True)
+    # in at least float32: sums leave the range of half precision
+    sums = x.sum((2, 3), keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    return (sums / (x.shape[-2] * x.shape[-1])).to(x.dtype)
+
+
 class GlobalPool(nn.Module):
     """Mean over the whole picture, (B, C, 1, 1), or over a window around each pixel, (B, C, H, W).
 
@@ -82,7 +100,7 @@ class GlobalPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
         if self.window is None or (self.window[0] >= h and self.window[1] >= w):
-            return x.mean((2, 3), keepdim=True)
+            return global_mean(x)
         x = box_mean(box_mean(x, min(h, self.window[0]), -2), min(w, self.window[1]), -1)
         top, left = (h - x.shape[-2]) // 2, (w - x.shape[-1]) // 2
         # pixels whose window would leave the picture take the nearest whole window's mean
@@ -151,7 +169,7 @@ class LayerNorm2d(nn.Module):
 def depthwise_conv2d(x: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
     """Depthwise convolution of the same size by an odd kernel (C, 1, k, k); on the CPU with a backward pass of its own."""
     slow_natively = weight.shape[-1] > 3 or dilation > 1
-    if slow_natively and x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+    if slow_natively and own_backward(x):
         return _DepthwiseConv2d.apply(x, weight, dilation)
     return _depthwise_conv2d(x, weight, dilation)
 
@@ -225,27 +243,67 @@ def _lattices(x: Tensor, d: int) -> Tensor:
     return rearrange(x, "b c (h i) (w j) -> (b i j) c h w", i=d, j=d).contiguous(memory_format=torch.channels_last)
 
 
-def pointwise_depthwise(x: Tensor, pointwise: Tensor, depthwise: Tensor, parts: int, multiple: int = 1) -> list[Tensor]:
+def pointwise_depthwise(
+    x: Tensor, pointwise: Tensor, depthwise: Tensor, parts: int, multiple: int = 1
+) -> Generator[Tensor, None, None]:
     """A 1x1 and a depthwise 3x3 convolution, the output in `parts`, each filled up with zeros to a `multiple` of channels.
 
-    Each part is computed for itself: slices of one wide output would lie scattered in channels_last memory, and their gradients
-    would have to be joined again.
+    Each part is computed for itself, when it is asked for: slices of one wide output would lie scattered in channels_last
+    memory, and their gradients would have to be joined again.
     """
     fill = -(len(pointwise) // parts) % multiple
-    outputs = []
     for p, d in zip(pointwise.chunk(parts), depthwise.chunk(parts), strict=True):
         if fill:
             p, d = (F.pad(weight, (0, 0, 0, 0, 0, 0, 0, fill)) for weight in (p, d))
-        outputs.append(F.conv2d(F.conv2d(x, p), d, padding=1, groups=len(d)))
-    return outputs
+        yield F.conv2d(F.conv2d(x, p), d, padding=1, groups=len(d))
 
 
 def cosine_gram(q: Tensor, k: Tensor) -> Tensor:
-    """Cosines between the columns of q and those of k, both (..., pixels, C): normalised after the product, which is small."""
+    """Cosines between the columns of q and of k, both (B, heads, pixels, C): normalised after the product, which is small."""
     if q.dtype == torch.float16:  # a sum over all pixels would leave its range
         return F.normalize(q, dim=-2, eps=1e-6).mT @ F.normalize(k, dim=-2, eps=1e-6)
-    norm_q, norm_k = (t.square().sum(-2).clamp_min(1e-24).sqrt() for t in (q, k))
-    return q.mT @ k / norm_q.unsqueeze(-1) / norm_k.unsqueeze(-2)
+    return _CosineGram.apply(q, k) if own_backward(q) else _cosine_gram(q, k)
+
+
+def _cosine_gram(q: Tensor, k: Tensor) -> Tensor:
+    return q.mT @ k / _norms(q).unsqueeze(-1) / _norms(k).unsqueeze(-2)
+
+
+def _norms(x: Tensor) -> Tensor:
+    """Of the columns: (B, heads, pixels, C) -> (B, heads, C)."""
+    return x.square().sum(-2).clamp_min(1e-24).sqrt()
+
+
+class _CosineGram(torch.autograd.Function):
+    """Gradients of cosines in the memory layout of q and k.
+
+    Autograd's for q has its pixels innermost, so that all that came before must turn it, and the norms take passes over q and k
+    of their own. Here the norms' part is what the products are added to in place:
+
+        dq = k M^T - q diag(r)    M: gradient of q^T k; r: row sums of gradient * cosines / |q|^2
+        dk = q M   - k diag(c)                          c: column sums of gradient * cosines / |k|^2
+    """
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor) -> Tensor:
+        return _cosine_gram(q, k)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, cosines = ctx.saved_tensors
+        norm_q, norm_k = _norms(q), _norms(k)
+        product = (g / norm_q.unsqueeze(-1) / norm_k.unsqueeze(-2)).to(q.dtype)
+        g = g * cosines
+        grad_q = q * (-g.sum(-1) / norm_q.square()).unsqueeze(-2).to(q.dtype)
+        grad_k = k * (-g.sum(-2) / norm_k.square()).unsqueeze(-2).to(k.dtype)
+        for head in range(q.shape[1]):  # one after the other, as a product for all heads would first copy q and k
+            grad_q[:, head].baddbmm_(k[:, head], product[:, head].mT)
+            grad_k[:, head].baddbmm_(q[:, head], product[:, head])
+        return grad_q, grad_k
 
 
 def row_softmax(scores: Tensor) -> Tensor:
@@ -342,9 +400,10 @@ class GatedFeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # halves are often odd, as int(2.66 * 48) = 127 is, which libraries for CPUs compute at half the speed of 128
         multiple = 16 if x.device.type == "cpu" else 1
-        a, b = pointwise_depthwise(x, self.expand.weight, self.depthwise.weight, 2, multiple)
+        halves = pointwise_depthwise(x, self.expand.weight, self.depthwise.weight, 2, multiple)
+        a = self.gate(next(halves))  # what it was before need not be kept while the other half is computed
         fill = a.shape[1] - self.project.in_channels
-        return F.conv2d(self.gate(a) * b, F.pad(self.project.weight, (0, 0, 0, 0, 0, fill)))
+        return F.conv2d(a * next(halves), F.pad(self.project.weight, (0, 0, 0, 0, 0, fill)))
 
 
 def simple_gate(x: Tensor) -> Tensor:
