@@ -5,8 +5,9 @@
 
 Each network stands beside the literal formulation of its paper (`tests/reference`), with the same weights and the same image:
 forward as in use, and forward with backward as in training. The two run in turn, in one process, so that the ratio holds on a
-busy machine too. On the CPU time is processor time, the sum of all threads; the best of the repetitions counts, since whatever
-else runs can only add. Memory is the peak of a run's tensors beyond the weights (see `derainzoo.bench.profile`).
+busy machine too. On the CPU time is processor time, the sum of all threads, or with `--clock` what a user waits, for which the
+machine must be idle; the best of the repetitions counts, since whatever else runs can only add. Memory is the peak of a run's
+tensors beyond the weights (see `derainzoo.bench.profile`).
 
 The paper's side is always eager float32 in the default memory layout; `--precision` and `--compile` are for ours alone. A
 top-k that meets two nearly equal scores may choose differently on the two sides, so that outputs in float32 can differ by more
@@ -78,7 +79,7 @@ def literal(name: str, net: nn.Module, arguments: dict[str, Any]) -> nn.Module:
 
 
 def measure(
-    runs: Sequence[Callable[[], Tensor]], device: torch.device, repeats: int, compiled: bool
+    runs: Sequence[Callable[[], Tensor]], device: torch.device, repeats: int, compiled: bool, clock: bool
 ) -> list[tuple[float, int | None, Tensor]]:
     """Seconds, peak memory and output of each; the first comes first in every turn."""
     memory, found = [], []
@@ -92,20 +93,19 @@ def measure(
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for run, taken in zip(runs, times, strict=True):
-            taken.append(seconds(run, device))
+            taken.append(seconds(run, device, clock))
     return [(min(t), m, y) for t, m, y in zip(times, memory, found, strict=True)]
 
 
-def seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    if device.type != "cuda":
-        began = time.process_time()
-        run()
-        return time.process_time() - began
-    torch.cuda.synchronize(device)
-    began = time.perf_counter()
+def seconds(run: Callable[[], Tensor], device: torch.device, clock: bool) -> float:
+    """Of the clock, if it is asked or on a device of its own, else of the processor."""
+    now = time.perf_counter if clock or device.type == "cuda" else time.process_time
+    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
+    wait()
+    began = now()
     run()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    wait()
+    return now() - began
 
 
 def compare(
@@ -118,6 +118,7 @@ def compare(
     precision: str = "fp32",
     compile: bool = False,
     repeats: int = 3,
+    clock: bool = False,
 ) -> Iterator[Row]:
     """The rows of one network: forward at `size`, training at `patch`; training again with activation checkpointing."""
     torch.manual_seed(0)
@@ -153,7 +154,7 @@ def compare(
         x = image(*hw).to(device)
         ours = x.contiguous(memory_format=torch.channels_last)
         runs = [lambda: run(paper, x), *(lambda n=n: run(nets[n], ours) for n in names)]
-        (paper_s, paper_memory, expected), *found = measure(runs, device, repeats, compile)
+        (paper_s, paper_memory, expected), *found = measure(runs, device, repeats, compile, clock)
         for n, (here_s, here_memory, y) in zip(names, found, strict=True):
             difference = (y.float() - expected).abs().max().item()
             yield Row(n, kind, hw, paper_s, here_s, paper_memory, here_memory, difference)
@@ -195,6 +196,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of our side")
     parser.add_argument("--compile", action="store_true", help="our side by torch.compile")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", action="store_true", help="seconds by the clock on the CPU, too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tiny", action="store_true", help="small networks, to see the table quickly")
     given = vars(parser.parse_args(words))
