@@ -2,10 +2,10 @@
 
     python tools/ship_weights.py runs/train/.../checkpoints/last.ckpt elf_lw.rain100l facts.json [--default]
 
-`facts.json` tells what the file cannot: trained_on (a list of sets with their splits, as the catalog calls them), data (that
-for people), validated_on, budget, hardware, recipe, metrics (set -> name -> value), licence, limits. Metrics are measured by
-`derainzoo evaluate weights=last.ckpt ...`; what 16 bits cost is measured here, as the largest difference of outputs on a
-photograph of the package.
+`facts.json` tells what the file cannot: trained_on (sets with their splits, as the catalog calls them), division (seed, val_images
+and val of a run that held pictures of a set out, so that a benchmark knows them), data (that for people), validated_on,
+budget, hardware, recipe, metrics (set -> name -> value), licence, limits. Metrics are measured by `derainzoo evaluate
+weights=last.ckpt ...`; what 16 bits cost is measured here, as the largest difference of outputs on a photograph of the package.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     if opened.name != options.name.partition(".")[0]:
         parser.error(f"{options.checkpoint} holds a network {opened.name}; call it {opened.name}.WHAT_FOR")
     path = FOLDER / f"{options.name}.safetensors"
-    stated = {key: facts[key] for key in ("trained_on", "data", "licence", "limits")}
+    stated = {key: facts[key] for key in ("trained_on", "division", "data", "licence", "limits") if key in facts}
     save_weights(path, opened.net, opened.name, opened.arguments, half=True, **stated)
 
     picture = torch.from_numpy(read_image(embedded_backgrounds("val")[0])).permute(2, 0, 1)[None].float() / 255

@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks import QUICK, benchmark, cells, write_pairs, write_weights
 from derainzoo.bench import benchmark as benchmarking
-from derainzoo.bench.contest import contestants
+from derainzoo.bench.contest import BenchmarkSet, Contestant, _training, contestants, warnings_about
 from derainzoo.bench.leaderboard import Result, ranks
 from derainzoo.engine.evaluate import evaluate
 from derainzoo.errors import DerainzooError
+from derainzoo.models.checkpoints import open_weights
 from offline import runs
 from runs import SMALL, compose_words
 from tasks import configured
@@ -150,6 +151,22 @@ def test_trained_on_the_test_set_itself(ground, tmp_path):
     assert (
         benchmark(tmp_path, f"weights={ground}/a.safetensors", *words)["rows"][0]["warnings"] == "trained on rain12/test itself"
     )
+
+
+@pytest.mark.parametrize(
+    ("division", "said"), [([1, 20, None], ""), ([2, 20, None], "in another way"), (None, "nobody says how")]
+)
+def test_weights_say_which_pictures_they_held_out(tmp_path, division, said):
+    facts = {"division": division} if division else {}
+    file = write_weights(tmp_path / "a.safetensors", trained_on="rain100l/train", **facts)
+    opened = open_weights(file)
+    contestant = Contestant("a", opened, file, "", _training(None, opened))
+    held_out = BenchmarkSet("held out", "rain100l/train", None, "", (1, 20, None))
+    found = warnings_about(contestant, held_out)
+    assert len(found) == bool(said)
+    assert all(f"divided {said} (seed, val_images)" in warning for warning in found)
+    (seen,) = warnings_about(contestant, BenchmarkSet("all", "rain100l/train", None, ""))
+    assert seen == "trained on rain100l/train itself"
 
 
 def result(label, value, trained_on, protocol="y8", dataset="s", revision="r"):

@@ -165,7 +165,9 @@ def _run_of(file: Path) -> DictConfig | None:
 def _training(run: DictConfig | None, opened: Opened) -> Training:
     if run is None:
         said = opened.facts.get("trained_on")
-        return Training(tuple([said] if isinstance(said, str) else said) if said else None)
+        return Training(
+            tuple([said] if isinstance(said, str) else said) if said else None, division=tuple(opened.facts.get("division", ()))
+        )
     data = run.data
     steps = f"{run.trainer.max_steps:,} steps" if run.trainer.max_epochs is None else f"{run.trainer.max_epochs:,} epochs"
     budget = f"{steps} of {data.batch_size} patches of {data.patch_size} x {data.patch_size}"
@@ -260,8 +262,9 @@ def warnings_about(contestant: Contestant, test: BenchmarkSet) -> list[str]:
     found = []
     for split in training.sets or ():
         if test.held_out:
-            if split == test.split and training.division and training.division != test.held_out:
-                found.append(f"{split} was divided in another way (seed, val_images): these pictures may have been trained on")
+            if split == test.split and training.division != test.held_out:
+                how = "in another way" if training.division else "nobody says how"
+                found.append(f"{split} was divided {how} (seed, val_images): these pictures may have been trained on")
         elif split == test.split:
             found.append(f"trained on {split} itself")
         if test.split and not test.split.startswith("synthetic") and not split.startswith("synthetic"):
