@@ -2,7 +2,7 @@
 
     python tools/ship_weights.py runs/train/.../checkpoints/last.ckpt elf_lw.rain100l facts.json [--default]
 
-`facts.json` tells what the file cannot: trained_on (sets with their splits, as the catalog calls them), division (seed, val_images
+`facts.json` tells what the file cannot: trained_on (sets and splits, as the catalog calls them), division (seed, val_images
 and val of a run that held pictures of a set out, so that a benchmark knows them), data (that for people), validated_on,
 budget, hardware, recipe, metrics (set -> name -> value), licence, limits. Metrics are measured by `derainzoo evaluate
 weights=last.ckpt ...`; what 16 bits cost is measured here, as the largest difference of outputs on a photograph of the package.
