@@ -263,8 +263,8 @@ def warnings_about(contestant: Contestant, test: BenchmarkSet) -> list[str]:
     for split in training.sets or ():
         if test.held_out:
             if split == test.split and training.division != test.held_out:
-                how = "in another way" if training.division else "nobody says how"
-                found.append(f"{split} was divided {how} (seed, val_images): these pictures may have been trained on")
+                how = f"{split} was divided in another way" if training.division else f"how {split} was divided is not known"
+                found.append(f"{how} (seed, val_images): these pictures may have been trained on")
         elif split == test.split:
             found.append(f"trained on {split} itself")
         if test.split and not test.split.startswith("synthetic") and not split.startswith("synthetic"):
