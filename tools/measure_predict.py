@@ -5,10 +5,10 @@
     PYTHONPATH=src python tools/measure_predict.py folder elf_lw 100   pictures of 480 x 320
     PYTHONPATH=src python tools/measure_predict.py folder device 100   the same with a network that leaves the processor free
     PYTHONPATH=src python tools/measure_predict.py tiles elf_lw 320    pixels a side; tiles of 192
-    ... photo best.ckpt 12                                             a file of weights instead of a name
+    ... photo nafnet.anyrain 12                                        weights that ship, or a file of weights
 
 Seconds are of the processor (all threads together), so that other programs do not count, but for `folder`, where what overlaps
-is the question: there both ways take turns, and the clock counts. Named networks have random weights, which cost the same.
+is the question: there both ways take turns, and the clock counts. A network has random weights, which cost the same.
 """
 
 import argparse
@@ -31,6 +31,7 @@ def predictor(network: str, tile: Any = "auto") -> Any:
     import torch
     from torch import nn
 
+    from derainzoo import create_model, list_models
     from derainzoo.inference.predictor import Predictor, load_network
 
     class Device(nn.Module):
@@ -43,7 +44,7 @@ def predictor(network: str, tile: Any = "auto") -> Any:
     torch.manual_seed(0)
     if network == "device":
         return Predictor(Device(), "cpu", tile=None)
-    net = load_network(weights=network) if Path(network).is_file() else load_network(network, allow_random=True)
+    net = create_model(network).eval() if network in list_models() else load_network(weights=network)
     return Predictor(net, "cpu", tile=tile)
 
 

@@ -71,7 +71,7 @@ TASKS = {
     "benchmark": Task(
         "networks x data sets x protocols, with a leaderboard",
         "derainzoo.bench.benchmark:benchmark",
-        example="derainzoo benchmark models=[elf,mhnet] sets=[rain100l] protocols=[y8,rgb]",
+        example="derainzoo benchmark weights=[elf_lw.rain100l,nafnet.anyrain] sets=[rain12] protocols=[y8,rgb]",
     ),
     "dashboard": Task(
         "W&B's workspace and report for a project, as code",

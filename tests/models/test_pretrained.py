@@ -11,9 +11,11 @@ import torch
 import derainzoo
 from derainzoo.engine.setup import load_start, make_restorer
 from derainzoo.errors import DerainzooError
+from derainzoo.inference.export import export
 from derainzoo.inference.predictor import load_network
 from derainzoo.models import pretrained
 from derainzoo.models.checkpoints import open_weights, save_weights
+from derainzoo.models.listing import rows
 from tasks import configured
 
 ARGUMENTS = {"dim": 8, "blocks": 1}
@@ -37,7 +39,13 @@ def net(tmp_path, monkeypatch):
 def test_a_name_stands_for_its_file(net):
     opened = open_weights("elf_lw.rain")
     assert (opened.name, opened.arguments) == ("elf_lw", ARGUMENTS)
-    for other in (opened.net, derainzoo.load_model("elf_lw"), derainzoo.load_model("elf_lw.rain"), load_network()):
+    for other in (
+        opened.net,
+        derainzoo.load_model("elf_lw"),
+        derainzoo.load_model("elf_lw.rain"),
+        load_network(),
+        load_network("elf_lw.rain"),
+    ):
         for key, value in other.state_dict().items():
             assert value.dtype == torch.float32
             assert torch.equal(value, net.state_dict()[key].half().float()), key
@@ -61,11 +69,17 @@ def test_a_changed_file_is_refused(net, tmp_path):
         derainzoo.load_model("elf_lw.rain")
 
 
-def test_a_mistyped_name_says_what_is_close(net):
+@pytest.mark.parametrize("load", [derainzoo.load_model, load_network])
+def test_a_mistyped_name_says_what_is_close(net, load):
     with pytest.raises(DerainzooError, match=r"unknown network 'elf_lw\.rein'\. Did you mean 'elf_lw\.rain'"):
-        derainzoo.load_model("elf_lw.rein")
+        load("elf_lw.rein")
+
+
+def test_no_weights_for_a_network_says_which_there_are(net):
     with pytest.raises(DerainzooError, match=r"no weights for prenet: .*\(elf_lw\.rain\)"):
         load_network("prenet")
+    with pytest.raises(DerainzooError, match="unknown network 'elff'"):
+        load_network("elff", allow_random=True)
 
 
 def test_a_mistyped_name_among_files_says_what_is_close(net):
@@ -73,6 +87,20 @@ def test_a_mistyped_name_among_files_says_what_is_close(net):
         DerainzooError, match=r"elf_lw\.rian: a file of weights expected, found nothing; did you mean .* elf_lw\.rain"
     ):
         open_weights("elf_lw.rian")
+
+
+def test_a_named_network_is_exported_with_the_weights_that_ship(net, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(configured("export", "model=elf_lw", "format=safetensors", "-o", "out/net.safetensors"))
+    for key, tensor in derainzoo.load_model("out/net.safetensors").state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[key].half().float()), key
+
+
+def test_the_table_says_what_size_weights_have(net):
+    (_, row) = rows("elf_lw")
+    assert row[5] == "rain"
+    pretrained._manifest()["weights"]["elf_lw.rain"]["parameters"] = 12_345
+    assert rows("elf_lw")[1][5] == "rain (0.01 M)"
 
 
 def test_training_starts_from_weights_that_ship(net):

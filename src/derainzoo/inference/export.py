@@ -22,6 +22,7 @@ from derainzoo.config import chosen_model
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.files import whole_file
 from derainzoo.inference.convert import print_facts
+from derainzoo.models import pretrained
 from derainzoo.models.checkpoints import load_model, open_weights, origin, save_weights
 from derainzoo.models.registry import create_model, model_info
 
@@ -240,16 +241,18 @@ def _smallest_side(run: Run, net: nn.Module, multiple: int) -> int:
 def export(cfg: "DictConfig") -> None:
     """Write the network that `weights` hold, and say what was written."""
     name, arguments = chosen_model(cfg)
-    if cfg.weights is not None:
-        opened = open_weights(cfg.weights, name=name, arguments=arguments)
-        net, name, arguments, facts = opened.net, opened.name, opened.arguments, origin(cfg.weights, opened)
+    weights = cfg.weights or (pretrained.default(name) if name and not arguments else None)
+    if weights is not None:
+        opened = open_weights(weights, name=name, arguments=arguments)
+        net, name, arguments, facts = opened.net, opened.name, opened.arguments, origin(weights, opened)
     elif name and cfg.allow_random:
         log.warning("network '%s' has random weights: none were given (weights=PATH)", name)
         torch.manual_seed(cfg.seed)
         net, facts = create_model(name, **arguments), {"source": "random weights", "licence": "none needed"}
     else:
         raise DerainzooError(
-            "give a file of weights, as in `derainzoo export best.ckpt net.onnx`; or model=... allow_random=true"
+            "give a file of weights, as in `derainzoo export best.ckpt net.onnx`, or a name of those that come with derainzoo "
+            f"({', '.join(pretrained.shipped()) or 'none'}); or model=... allow_random=true"
         )
     format = cfg.format or (None if cfg.output else "onnx")
     output = cfg.output or name + FORMATS.get(format or "", "")

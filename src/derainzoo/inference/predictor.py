@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from derainzoo.errors import DerainzooError
+from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.inference.memory import HEADROOM, bytes_per_pixel, free_memory, largest_tile
 from derainzoo.inference.tiler import OVERLAP, bands
 from derainzoo.models import pretrained
 from derainzoo.models.checkpoints import load_model, open_weights
+from derainzoo.models.registry import list_models
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,16 @@ def load_network(
 ) -> nn.Module:
     """The network in `weights` (with a `name` it must be that one), or the named one with the weights that come with it.
 
-    Other than `load_model` it refuses random weights unless they are allowed: what they make of a picture is noise.
+    A file of weights, or the name of some that ship, may stand for a network's name. Other than `load_model` it refuses random
+    weights unless they are allowed: what they make of a picture is noise.
     """
+    if name is not None and name not in list_models():
+        if weights is not None or not pretrained.locate(name).is_file():
+            raise unknown_name("network", name, [*list_models(), *pretrained.shipped()], "Nor is there a file of this name.")
+        name, weights = None, name
     weights = weights or (None if arguments else pretrained.default(name))
     if weights is not None:
         return open_weights(weights, name=name, arguments=arguments).net
-    name = name or pretrained.default_model()
     if name is None or not allow_random:
         there = ", ".join(pretrained.shipped()) or "none"
         whom = f" for {name}" if name else ""

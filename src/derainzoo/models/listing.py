@@ -3,6 +3,7 @@
 import shutil
 from typing import TYPE_CHECKING
 
+from derainzoo.models.pretrained import Shipped, shipped
 from derainzoo.models.registry import list_models, model_info
 
 if TYPE_CHECKING:
@@ -15,9 +16,15 @@ def rows(pattern: str = "*", task: str | None = None) -> list[tuple[str, ...]]:
     for name in list_models(pattern, task=task):
         info = model_info(name)
         size = (f"{info.params / 1e6:.2f} M", f"{info.macs / 1e9:.2f} G", f"x{info.multiple_of}")
-        weights = ",".join(trained.partition(".")[2] for trained in list_models(f"{name}.*", pretrained=True)) or "-"
+        weights = ",".join(_what_for(trained, info.params) for trained in shipped().values() if trained.model == name) or "-"
         out.append((name, ",".join(info.tasks), *size, weights, f"{info.paper.venue} {info.paper.year}", info.summary))
     return out
+
+
+def _what_for(trained: Shipped, usual: int) -> str:
+    """What weights are for, and how large their network is if it is not the usual one."""
+    parameters = trained.facts.get("parameters", usual)
+    return trained.name.partition(".")[2] + (f" ({parameters / 1e6:.2f} M)" if parameters != usual else "")
 
 
 def models(cfg: "DictConfig") -> None:

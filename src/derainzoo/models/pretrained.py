@@ -67,12 +67,6 @@ def default(model: str | None = None) -> str | None:
     return next((name for name, weights in shipped().items() if weights.model == model), None)
 
 
-def default_model() -> str | None:
-    """The network of the weights to take when nothing at all is named."""
-    name = default()
-    return shipped()[name].model if name else None
-
-
 def locate(weights: str | Path) -> Path:
     """The file that is meant by a path or by a name of `shipped`; a file in the working directory goes before a name."""
     path = Path(weights)
