@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from derainzoo.config import chosen_model
 from derainzoo.errors import DerainzooError
 from derainzoo.images import MAX_PIXELS
 from derainzoo.inference.inputs import Found, Job, find_jobs
@@ -29,7 +29,6 @@ from derainzoo.inference.progress import Progress, clock
 from derainzoo.inference.stages import ahead
 from derainzoo.inference.video import restore_video
 from derainzoo.models.layers import set_pool_window
-from derainzoo.models.registry import model_arguments
 
 log = logging.getLogger(__name__)
 
@@ -116,19 +115,9 @@ def make_settings(cfg: DictConfig) -> Settings:
     return Settings(cfg.overwrite, cfg.quality, cfg.max_pixels)
 
 
-def named_network(cfg: DictConfig) -> tuple[str | None, dict[str, Any]]:
-    """Name and unusual arguments of the network that was asked for by name, if one was."""
-    model = cfg.get("model")
-    if model is None:
-        return None, {}
-    usual = model_arguments(model.name)
-    # the usual ones were not said: a file of weights may know others
-    return model.name, {k: v for k, v in model.items() if k != "name" and v != usual[k]}
-
-
 def make_predictor(cfg: DictConfig, device: str | torch.device | None = None) -> Predictor:
     """Load the network of this run; `device` overrides the configured one."""
-    name, arguments = named_network(cfg)
+    name, arguments = chosen_model(cfg)
     torch.manual_seed(cfg.seed)  # random weights, if they are allowed, shall be the same everywhere
     net = load_network(name, cfg.weights, arguments=arguments, allow_random=cfg.allow_random)
     if cfg.local_pool is not None:
