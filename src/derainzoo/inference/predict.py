@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from traceback import format_exception_only
 
 import cv2
 import numpy as np
@@ -218,7 +219,7 @@ def _guarded(stage: Callable[[_Picture], None], picture: _Picture) -> _Picture:
     if not (picture.there or picture.error):
         try:
             stage(picture)
-        except (DerainzooError, OSError) as error:
+        except Exception as error:  # decoders and encoders meet arbitrary bytes and raise nearly everything
             picture.error = _describe(picture.job, error)
     return picture
 
@@ -232,7 +233,7 @@ def _restore_one_video(job: Job, predictor: Predictor, progress: Progress) -> st
 
     try:
         report = restore_video(job.source, job.target, predictor, step)
-    except (DerainzooError, OSError) as error:
+    except Exception as error:  # as in _guarded
         return _describe(job, error)
     for note in report.notes:
         log.warning("%s: %s", job.source, note)
@@ -245,6 +246,9 @@ def _describe(job: Job, error: Exception) -> str:
     """What is wrong with which file. If it is the disk, that ends everything."""
     system = error if isinstance(error, OSError) else error.__cause__  # files.whole_file tells of the disk in words of its own
     text = str(error)
+    if not isinstance(error, DerainzooError | OSError):  # nobody foresaw it: its kind may be all that it says
+        log.debug("%s", job.source, exc_info=error)
+        text = format_exception_only(error)[0].partition("\n")[0]
     if isinstance(system, OSError) and system.errno is not None:
         text = f"{system.strerror} ({system.filename or job.target})"
         if system.errno in _DISK:
