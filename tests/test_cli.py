@@ -47,6 +47,17 @@ def test_predict_reads_like_any_command():
     ]
 
 
+def test_hyphens_become_underscores_in_keys_only():
+    words = ["predict", "--local-pool=128", "--output=my-dry", "--weights=runs/2026-11-21_10-00-00/best.ckpt", "--allow-random"]
+    overrides = ["task=predict", "local_pool=128", "output=my-dry", "weights=runs/2026-11-21_10-00-00/best.ckpt"]
+    assert cli.canonical(words) == [*overrides, "allow_random=true"]
+    assert cli.canonical(["predict", "--local-pool", "128", "--output", "my-dry"]) == [
+        "task=predict",
+        "local_pool=128",
+        "output=my-dry",
+    ]
+
+
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1))
 def test_any_word_survives_quoting(word):
     value = read_back(f"key={cli.quote(word)}")

@@ -159,7 +159,8 @@ def canonical(arguments: Sequence[str]) -> list[str]:
                 flags += rest[:1]
                 rest = rest[1:]
         elif word.startswith("--") or word in _SHORT:
-            key, _, value = (_SHORT.get(word) or word[2:].replace("-", "_")).partition("=")
+            key, _, value = (_SHORT.get(word) or word[2:]).partition("=")
+            key = key.replace("-", "_")  # not in the value, which may be a path
             if value:
                 out.append(f"{key}={value_of_flag(value)}")
             elif key in task.flags:

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from derainzoo.engine.predict import predict
 from derainzoo.errors import DerainzooError
@@ -81,6 +81,33 @@ def test_mislabelled_truncated_and_tiny_pictures(wet, caplog):
     assert read_image("dry/pixel.png").tolist() == [[[245, 235, 225]]]
     assert Image.open("dry/jpeg.png").format == "PNG"  # what its name promises
     assert "4 done; 4 failed" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["png", "bmp", "jpg", "webp"])
+def test_a_resolution_that_no_format_can_state(wet, form):
+    tags = Image.Exif()
+    tags[ExifTags.Base.XResolution] = tags[ExifTags.Base.YResolution] = TiffImagePlugin.IFDRational(2**31, 1)
+    tags[ExifTags.Base.ResolutionUnit] = 2
+    Image.fromarray(picture(4, 20, 30)).save(wet / "odd.jpg", exif=tags)
+    assert run("wet", f"--format={form}") == 0
+    assert results(wet) == [f"good.{form}".encode(), f"odd.{form}".encode()]
+
+
+def test_an_error_that_nobody_foresaw_ends_one_file(wet, caplog, monkeypatch):
+    class Odd(Inverse):
+        def forward(self, x):
+            return super().forward(x) if x.shape[-1] < 50 or x.is_meta else {}["wide"]
+
+    monkeypatch.setattr("derainzoo.inference.predict.load_network", lambda *args, **kwargs: Odd())
+    caplog.set_level(logging.DEBUG)
+    write_png(wet / "before.png", picture(5, 20, 60))
+    assert run("wet") == 1
+    assert results(wet) == [b"good.png"]
+    assert "failed: wet/before.png: KeyError: 'wide'" in caplog.text
+    assert "1 done; 1 failed" in caplog.text
+    (said,) = [record for record in caplog.records if record.exc_info]
+    assert said.levelno == logging.DEBUG
+    assert "in forward" in caplog.text  # the traceback
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")

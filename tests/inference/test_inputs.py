@@ -98,6 +98,32 @@ def test_one_file_can_be_given_a_name(wet):
     assert table("wet", output="other.jpg")[0]["wet/a.png"] == "other.jpg/a.png"
 
 
+def test_a_format_that_the_name_of_the_output_says_too_changes_nothing(wet):
+    assert table("wet/a.png", output="dry/o.jpeg", suffix=".jpg")[0] == {"wet/a.png": "dry/o.jpeg"}
+    assert table("wet/a.png", output="dry/o.PNG", suffix=".png")[0] == {"wet/a.png": "dry/o.PNG"}
+    clip = "wet/sub dir/clip.MP4"
+    assert table(clip, output="dry/o.mkv", suffix=".png")[0] == {clip: "dry/o.mkv"}
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "suffix", "message"),
+    [
+        ("wet/a.png", "o.mp4", None, r"taken for a picture, .*named \.bmp, .*found o\.mp4, the name of a video"),
+        ("wet/sub dir/clip.MP4", "o.png", None, r"taken for a video, .*\.mkv, .*found o\.png, the name of a picture"),
+        ("wet/a.png", "o1.png", ".jpg", r"format=jpg and the output o1\.png contradict .* -o o1\.jpg"),
+        ("wet/B.JPG", "o.jpeg", ".webp", "format=webp and the output"),
+        ("wet/a.png", "out.tif", None, r"found out\.tif, a kind that is not written"),
+        ("wet", "out.HEIC", None, "make a folder of that name first"),
+        ("wet/sub dir/clip.MP4", "out.gif", None, r"found out\.gif"),
+    ],
+)
+def test_a_name_that_promises_something_else_is_refused(wet, source, output, suffix, message):
+    with pytest.raises(DerainzooError, match=message):
+        table(source, output=output, suffix=suffix)
+    os.mkdir(output)  # whoever has such a folder means it
+    assert all(target.startswith(f"{output}/") for target in table(source, output=output, suffix=suffix)[0].values())
+
+
 def test_an_output_inside_the_input_is_no_input(wet):
     (wet / "dry").mkdir()
     (wet / "dry/a.png").touch()

@@ -218,6 +218,43 @@ def test_what_a_format_cannot_hold_is_refused():
         encode(Photo(np.zeros((1, 16384, 3), np.uint8), "PNG"), "WebP")
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "BMP"])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_transparency_is_refused_where_a_format_has_none_but_an_opaque_channel_is_no_loss(kind, channels):
+    with pytest.raises(DerainzooError, match=f"alpha channel, which {kind} cannot hold"):
+        encode(Photo(ramp(channels), "PNG"), kind)
+    pixels = ramp(channels)
+    pixels[..., -1] = 255
+    data, notes = encode(Photo(pixels, "PNG"), kind)
+    assert notes == ()
+    assert read_photo(data).pixels.shape == (H, W, channels - 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_bmp_has_no_tag_and_is_written_upright(tmp_path, orientation):
+    picture().save(tmp_path / "in.png", exif=exif(orientation), icc_profile=ICC)
+    photo = read_photo(tmp_path / "in.png")
+    data, notes = encode(photo, "BMP")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), photo.upright)
+    assert notes == ("left out, as BMP has no place for it: EXIF metadata, ICC profile",)
+
+
+def test_bmp_keeps_a_resolution_and_makes_up_none():
+    for dpi in ((300, 200), None):
+        again = read_photo(encode(Photo(ramp(3), "PNG", dpi=dpi), "BMP")[0])
+        assert (again.dpi and tuple(map(round, again.dpi))) == dpi
+
+
+def test_webp_keeps_a_resolution_in_exif_or_says_that_it_does_not():
+    data, notes = encode(Photo(ramp(3), "PNG", dpi=(300, 200)), "WebP")
+    tags = Image.open(io.BytesIO(data)).getexif()
+    assert (tags[ExifTags.Base.XResolution], tags[ExifTags.Base.YResolution]) == (300, 200)
+    assert notes == ()
+    assert "resolution was left out" in encode(Photo(ramp(3), "PNG", dpi=(300, 200), exif=exif()), "WebP")[1][0]
+    stated = read_photo(data).exif
+    assert encode(Photo(ramp(3), "PNG", dpi=(300, 200), exif=stated), "WebP")[1] == ()
+
+
 def test_metadata_too_large_for_jpeg_are_left_out_with_a_note():
     photo = Photo(ramp(3), "PNG", exif=b"II*\0" + bytes(70_000), xmp=XMP)
     data, notes = encode(photo, "JPEG")

@@ -272,6 +272,13 @@ def test_without_pyav_it_says_what_to_install(tmp_path, same, monkeypatch):
         restore_video(tmp_path / "a.mp4", tmp_path / "b.mp4", same)
 
 
+def test_a_container_that_does_not_take_the_codec(tmp_path, same):
+    source = film(tmp_path / "a.mp4", sound=None)
+    with pytest.raises(DerainzooError, match=r"h264, which does not go into a file of the kind webm; name the output \.mkv"):
+        restore_video(source, tmp_path / "b.webm", same)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
 def test_an_interrupted_video_leaves_nothing(tmp_path):
     class Interrupted(Same):
         def forward(self, x):
@@ -319,6 +326,26 @@ def test_only_a_few_frames_exist_at_a_time(tmp_path, monkeypatch):
 
 
 # --- in the task ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_that_nobody_foresaw_ends_one_video(tmp_path, monkeypatch, caplog):
+    from test_predict import run
+
+    from derainzoo import config
+
+    class Odd(Same):
+        def forward(self, x):
+            return super().forward(x) if x.is_meta or x.shape[-1] != W else {}["frame"]
+
+    config.register()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("derainzoo.inference.predict.load_network", lambda *a, **k: Odd())
+    (tmp_path / "wet").mkdir()
+    film(tmp_path / "wet/a.mkv", "ffv1", sound=None)
+    film(tmp_path / "wet/b.mkv", "ffv1", sound=None, rotation=90)
+    assert run("wet", "-o", "dry") == 1
+    assert [p.name for p in (tmp_path / "dry").iterdir()] == ["b.mkv"]
+    assert "failed: wet/a.mkv: KeyError: 'frame'" in caplog.text
 
 
 def test_the_task_does_videos_beside_pictures_and_reports_damage(tmp_path, monkeypatch, caplog):

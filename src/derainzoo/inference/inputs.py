@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -12,6 +12,24 @@ from derainzoo.images import EXTENSIONS
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"})
 """What counts as a video (lower case)."""
+
+_FOREIGN_PICTURES = {
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".jp2",
+    ".jfif",
+    ".ppm",
+    ".tga",
+    ".psd",
+    ".dng",
+}
+FOREIGN = frozenset({*_FOREIGN_PICTURES, ".wmv", ".flv", ".3gp", ".ogv"})
+"""Other names of pictures and videos: nobody who gives one to the output means a folder (lower case)."""
 
 SHEETS = "compare"
 """The folder inside the output that comparison sheets go to."""
@@ -51,9 +69,14 @@ def find_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None, sh
     Args:
         inputs: paths, or patterns of `*`, `?`, `[...]` and `**`.
         output: a folder; or a file, if the only input is one and `output` is named like a picture or a video.
-        suffix: of the resulting pictures; None: that of the inputs.
+        suffix: of the resulting pictures; None: that of the inputs, or of `output` where it is a file.
         sheets: whether comparison sheets are wanted.
     """
+    if output.suffix.lower() in FOREIGN and not output.is_dir():
+        raise DerainzooError(
+            f"expected an output that is a folder, or a file named {_listed(EXTENSIONS)} or (for a video) {_listed(VIDEOS)}; "
+            f"found {output}, a kind that is not written; choose one of these, or make a folder of that name first"
+        )
     found = Found()
     pairs: list[tuple[Path, Path]] = []  # source, and result as seen from the output
     for text in inputs:
@@ -68,7 +91,8 @@ def find_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None, sh
             found.missing.append(f"{text}: no such file or folder")
     named = len(inputs) == 1 and Path(inputs[0]).is_file() and output.suffix.lower() in EXTENSIONS | VIDEOS
     if named and not output.is_dir():
-        pairs, output = [(pairs[0][0], Path(output.name))], output.parent
+        _check_named(pairs[0][0], output, suffix)
+        pairs, output, suffix = [(pairs[0][0], Path(output.name))], output.parent, None
     for source, result in dict.fromkeys(pairs):
         sheet = None
         if source.suffix.lower() not in VIDEOS:
@@ -77,6 +101,27 @@ def find_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None, sh
         found.jobs.append(Job(source, output / result, sheet))
     _refuse_collisions(found.jobs)
     return found
+
+
+def _listed(suffixes: Iterable[str]) -> str:
+    return ", ".join(sorted(suffixes))
+
+
+def _check_named(source: Path, output: Path, suffix: str | None) -> None:
+    """Refuse a name for the result of one file that promises something else than what would be written."""
+    kinds, allowed = ("picture", "video"), (EXTENSIONS, VIDEOS)
+    before, after = (path.suffix.lower() in VIDEOS for path in (source, output))
+    if before != after:
+        raise DerainzooError(
+            f"{source} is taken for a {kinds[before]}, and so expected is an output named {_listed(allowed[before])}; found "
+            f"{output}, the name of a {kinds[after]}; name it otherwise, or name a folder"
+        )
+    same = {output.suffix.lower(), suffix} <= {".jpg", ".jpeg"}
+    if suffix and not before and not same and output.suffix.lower() != suffix:
+        raise DerainzooError(
+            f"format={suffix[1:]} and the output {output} contradict each other; expected was one or the other, or -o "
+            f"{output.with_suffix(suffix)}"
+        )
 
 
 def _real(path: Path) -> Path:

@@ -27,6 +27,7 @@ _GREY = {"1", "L", "LA", "I;16", "I"}  # Pillow's modes without colour; 16-bit g
 # PNG chunks that say nothing about how pixels are stored, and so are as true of other pixels
 _PNG_CHUNKS = {b"eXIf", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt"}
 _LARGEST_SIDE = {"JPEG": 65_500, "WebP": 16_383}
+_DOTS = (1, 65_535)  # an inch, which JPEG can state; damaged EXIF states any number
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Photo:
     icc: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    """None also where the file states what no picture can have."""
     segments: tuple[bytes, ...] = ()
     """Of a JPEG: IPTC, comments and long XMP, as they stood in the file."""
     subsampling: int = 0
@@ -94,12 +96,16 @@ def read_photo(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> P
         exif=without_thumbnail(exif.removeprefix(b"Exif\0\0")) if exif else None,
         icc=info.get("icc_profile"),
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
-        dpi=info.get("dpi"),
+        dpi=_resolution(info.get("dpi")),
         segments=tuple(segments),
         subsampling=subsampling,
         chunks=tuple(chunks),
         notes=("CMYK became RGB by the plain formula, not by its ICC profile",) if stored.mode == "CMYK" else (),
     )
+
+
+def _resolution(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
+    return dpi if dpi and all(_DOTS[0] <= dots <= _DOTS[1] for dots in dpi) else None
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -163,9 +169,9 @@ def write_photo(path: Path, photo: Photo, quality: int = 95) -> tuple[str, ...]:
 def encode(photo: Photo, kind: str, quality: int = 95) -> tuple[bytes, tuple[str, ...]]:
     """The file in memory, and notes on what could not be kept."""
     notes = list(photo.notes)
+    if kind in ("JPEG", "BMP"):
+        photo = _opaque(photo, kind)
     height, width, channels = photo.pixels.shape
-    if kind == "JPEG" and channels in (2, 4):
-        raise DerainzooError("has an alpha channel, which JPEG cannot hold; choose format=png or format=webp")
     if max(height, width) > _LARGEST_SIDE.get(kind, max(height, width)):
         raise DerainzooError(f"{width} x {height} pixels are more than {kind} can hold a side; choose format=png")
     if kind == "PNG":
@@ -173,7 +179,7 @@ def encode(photo: Photo, kind: str, quality: int = 95) -> tuple[bytes, tuple[str
 
     from PIL import Image
 
-    pixels = photo.pixels
+    pixels = photo.upright if kind == "BMP" else photo.pixels  # BMP has no tag that says how to turn them
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         notes.append(f"16 bits became 8, as {kind} holds no more")
@@ -181,6 +187,14 @@ def encode(photo: Photo, kind: str, quality: int = 95) -> tuple[bytes, tuple[str
         pixels = pixels[..., [0, 0, 0, 1]]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     options: dict[str, Any] = {"exif": photo.exif, "icc_profile": _icc(photo, image.mode == "L"), "xmp": photo.xmp}
+    if kind == "WebP":
+        options |= {"quality": quality, "lossless": not photo.lossy, "exact": True}
+        if photo.dpi and not photo.exif:
+            options["exif"] = _exif_of(photo.dpi)
+        elif photo.dpi and photo.exif and not _states_resolution(photo.exif):
+            notes.append("its resolution was left out: WebP has no place for it but EXIF, and its EXIF metadata state none")
+    else:
+        options["dpi"] = photo.dpi or (0, 0)  # which says that it is unknown; Pillow would make up one for BMP
     if kind == "JPEG":
         options |= {"quality": quality, "subsampling": photo.subsampling, "extra": b"".join(photo.segments)}
         if photo.exif:
@@ -189,13 +203,45 @@ def encode(photo: Photo, kind: str, quality: int = 95) -> tuple[bytes, tuple[str
             if len(options[name] or b"") > 65_000:
                 notes.append(f"its {name.upper()} metadata are larger than JPEG can hold, and were left out")
                 options[name] = None
-    elif kind == "WebP":
-        options |= {"quality": quality, "lossless": not photo.lossy, "exact": True}
-    if photo.dpi and kind != "WebP":
-        options["dpi"] = photo.dpi
+    elif kind == "BMP":
+        names = {"exif": "EXIF metadata", "icc_profile": "ICC profile", "xmp": "XMP metadata"}
+        if lost := [text for name, text in names.items() if options.pop(name)]:
+            notes.append(f"left out, as BMP has no place for it: {', '.join(lost)}")
     file = io.BytesIO()
     image.save(file, kind, **{name: value for name, value in options.items() if value is not None})
     return file.getvalue(), tuple(notes)
+
+
+def _opaque(photo: Photo, kind: str) -> Photo:
+    """Without an alpha channel, which is no loss if it is opaque everywhere."""
+    if photo.pixels.shape[2] in (1, 3):
+        return photo
+    if (photo.pixels[..., -1] != np.iinfo(photo.pixels.dtype).max).any():
+        raise DerainzooError(
+            f"has an alpha channel, which {kind} cannot hold, and transparent pixels; choose format=png or format=webp"
+        )
+    return replace(photo, pixels=np.ascontiguousarray(photo.pixels[..., :-1]))
+
+
+def _exif_of(dpi: tuple[float, float]) -> bytes:
+    """An EXIF block that states a resolution and nothing else."""
+    from PIL import ExifTags, Image
+
+    exif = Image.Exif()
+    exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = dpi
+    exif[ExifTags.Base.ResolutionUnit] = 2  # an inch
+    return exif.tobytes()
+
+
+def _states_resolution(exif: bytes) -> bool:
+    from PIL import ExifTags, Image
+
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        return ExifTags.Base.XResolution in tags
+    except Exception:  # metadata that cannot be read state nothing
+        return False
 
 
 def _icc(photo: Photo, grey: bool) -> bytes | None:

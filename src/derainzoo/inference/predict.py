@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from traceback import format_exception_only
 
 import cv2
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from derainzoo.config import chosen_model
 from derainzoo.errors import DerainzooError
 from derainzoo.images import MAX_PIXELS
 from derainzoo.inference.inputs import Found, Job, find_jobs
@@ -29,7 +30,6 @@ from derainzoo.inference.progress import Progress, clock
 from derainzoo.inference.stages import ahead
 from derainzoo.inference.video import restore_video
 from derainzoo.models.layers import set_pool_window
-from derainzoo.models.registry import model_arguments
 
 log = logging.getLogger(__name__)
 
@@ -116,19 +116,9 @@ def make_settings(cfg: DictConfig) -> Settings:
     return Settings(cfg.overwrite, cfg.quality, cfg.max_pixels)
 
 
-def named_network(cfg: DictConfig) -> tuple[str | None, dict[str, Any]]:
-    """Name and unusual arguments of the network that was asked for by name, if one was."""
-    model = cfg.get("model")
-    if model is None:
-        return None, {}
-    usual = model_arguments(model.name)
-    # the usual ones were not said: a file of weights may know others
-    return model.name, {k: v for k, v in model.items() if k != "name" and v != usual[k]}
-
-
 def make_predictor(cfg: DictConfig, device: str | torch.device | None = None) -> Predictor:
     """Load the network of this run; `device` overrides the configured one."""
-    name, arguments = named_network(cfg)
+    name, arguments = chosen_model(cfg)
     torch.manual_seed(cfg.seed)  # random weights, if they are allowed, shall be the same everywhere
     net = load_network(name, cfg.weights, arguments=arguments, allow_random=cfg.allow_random)
     if cfg.local_pool is not None:
@@ -229,7 +219,7 @@ def _guarded(stage: Callable[[_Picture], None], picture: _Picture) -> _Picture:
     if not (picture.there or picture.error):
         try:
             stage(picture)
-        except (DerainzooError, OSError) as error:
+        except Exception as error:  # decoders and encoders meet arbitrary bytes and raise nearly everything
             picture.error = _describe(picture.job, error)
     return picture
 
@@ -243,7 +233,7 @@ def _restore_one_video(job: Job, predictor: Predictor, progress: Progress) -> st
 
     try:
         report = restore_video(job.source, job.target, predictor, step)
-    except (DerainzooError, OSError) as error:
+    except Exception as error:  # as in _guarded
         return _describe(job, error)
     for note in report.notes:
         log.warning("%s: %s", job.source, note)
@@ -256,6 +246,9 @@ def _describe(job: Job, error: Exception) -> str:
     """What is wrong with which file. If it is the disk, that ends everything."""
     system = error if isinstance(error, OSError) else error.__cause__  # files.whole_file tells of the disk in words of its own
     text = str(error)
+    if not isinstance(error, DerainzooError | OSError):  # nobody foresaw it: its kind may be all that it says
+        log.debug("%s", job.source, exc_info=error)
+        text = format_exception_only(error)[0].partition("\n")[0]
     if isinstance(system, OSError) and system.errno is not None:
         text = f"{system.strerror} ({system.filename or job.target})"
         if system.errno in _DISK:

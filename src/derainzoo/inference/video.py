@@ -271,7 +271,13 @@ def _add_video(output: Any, video: Any, look: _Look, report: VideoReport) -> Any
         family = "h264"
         codec, options = _encoder("libx264"), _ENCODERS["h264"][1]
     rate = video.average_rate or video.guessed_rate or Fraction(25)
-    stream = output.add_stream(codec.name, rate=rate, options=options)
+    try:
+        stream = output.add_stream(codec.name, rate=rate, options=options)
+    except ValueError:
+        raise DerainzooError(
+            f"the video is {family}, which does not go into a file of the kind {output.format.name}; "
+            "name the output .mkv, or as the input is named"
+        ) from None
     stream.width, stream.height = look.width, look.height
     stream.pix_fmt = look.layout
     layouts = [layout.name for layout in codec.video_formats or []]

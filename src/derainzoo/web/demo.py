@@ -8,8 +8,9 @@ from typing import cast
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from derainzoo.config import chosen_model
 from derainzoo.errors import DerainzooError
-from derainzoo.inference.predict import make_predictor, named_network
+from derainzoo.inference.predict import make_predictor
 from derainzoo.inference.predictor import Predictor
 from derainzoo.models import pretrained
 from derainzoo.web.desk import Desk
@@ -75,7 +76,7 @@ def choose_weights(cfg: DictConfig) -> list[str]:
     if cfg.files or cfg.weights is not None:
         named = [str(name) for name in cfg.files or [cfg.weights]]
         return list({Path(name).absolute(): name for name in named}.values())
-    model, arguments = named_network(cfg)
+    model, arguments = chosen_model(cfg)
     if arguments:  # there are none for such a network
         return []
     first = pretrained.default(model)
