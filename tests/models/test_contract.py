@@ -19,6 +19,8 @@ from networks import image, restored, small, train_step
 DYNAMIC = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
 CHECKS: dict[str, tuple[Callable[[nn.Module], None], bool]] = {}
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))  # a busy core takes five minutes for the export of DRSformer
+
 
 def check(slow: bool = False) -> Callable[[Callable[[nn.Module], None]], Callable[[nn.Module], None]]:
     def mark(function: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
@@ -137,7 +139,7 @@ def onnx(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", list_models())
-@pytest.mark.parametrize("what", [pytest.param(n, marks=pytest.mark.slow) if slow else n for n, (_, slow) in CHECKS.items()])
+@pytest.mark.parametrize("what", [pytest.param(n, marks=SLOW) if slow else n for n, (_, slow) in CHECKS.items()])
 def test_every_network_can(what: str, name: str) -> None:
     function, _ = CHECKS[what]
     if what not in model_info(name).limits:
