@@ -161,7 +161,7 @@ def test_local_pool_sums_half_precision_in_single():
     assert torch.equal(pool(x), x)
 
 
-@pytest.mark.parametrize("name", ["mhnet", "mhnet_head", "elf", "nafnet"])
+@pytest.mark.parametrize("name", ["mhnet", "mhnet_head", "elf", "nafnet", "autoderain"])
 def test_windows_leave_training_sizes_alone_and_change_larger_ones(name):
     torch.manual_seed(0)
     net = create_model(name, **model_info(name).tiny).eval()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,6 +127,18 @@ def test_what_ships_is_whole_and_says_where_it_comes_from():
         if not weights.facts["trained_on"][0].startswith("synthetic"):  # else a benchmark warns of its own held-out pictures
             assert len(opened.facts["division"]) == 3, f"{name} does not say which pictures it held out"
         assert derainzoo.derain(torch.rand(3, 24, 24), weights=name).isfinite().all()
+
+
+def test_the_documents_say_what_the_manifest_says():
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "weights.md").read_text(encoding="utf-8")
+    for name, weights in pretrained.shipped().items():
+        card = (docs / "models" / f"{derainzoo.model_info(weights.model).system}.md").read_text(encoding="utf-8")
+        assert f"../images/{name}.webp" in card
+        assert (docs / "images" / f"{name}.webp").is_file()
+        values = [measured["psnr_y8"] for measured in weights.facts["metrics"].values()]
+        for value in (*values, *weights.facts["curve_psnr_y8"].values()):
+            assert f"{value:.2f}" in text, f"{name}: {value:.2f} dB is not in docs/weights.md"
 
 
 def test_the_list_needs_no_torch():

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from derainzoo.errors import DerainzooError, unknown_name
 from derainzoo.models.choices import chosen, parse_choices
-from derainzoo.models.layers import crop, pad_to_multiple
+from derainzoo.models.layers import GlobalPool, crop, pad_to_multiple
 from derainzoo.models.registry import Paper, register
 
 PAPER = Paper(
@@ -42,14 +42,14 @@ class SqueezeExcite(nn.Module):
     def __init__(self, c: int) -> None:
         super().__init__()
         hidden = max(c // 8, 4)
-        self.squeeze, self.excite = nn.Conv2d(c, hidden, 1), nn.Conv2d(hidden, c, 1)
+        self.pool, self.squeeze, self.excite = GlobalPool(), nn.Conv2d(c, hidden, 1), nn.Conv2d(hidden, c, 1)
         # both layers learn from the first step on: few units start switched off, and `excite` is small but not zero
         nn.init.constant_(self.squeeze.get_parameter("bias"), 0.1)
         for parameter in self.excite.parameters():
             nn.init.normal_(parameter, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        s = torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))
+        s = torch.relu(self.squeeze(self.pool(x)))
         return x * (2 * torch.sigmoid(self.excite(s)))
 
 

@@ -125,7 +125,7 @@ def set_pool_window(net: nn.Module, train_size: int | Sequence[int] | None, fact
     pools = [m for m in net.modules() if isinstance(m, GlobalPool)]
     if not pools:
         raise DerainzooError(
-            f"{type(net).__name__} has no global pooling to make local; networks that have it: mhnet, elf, nafnet"
+            f"{type(net).__name__} has no global pooling to make local; networks that have it: mhnet, elf, nafnet, autoderain"
         )
     for pool in pools:
         pool.window = None
