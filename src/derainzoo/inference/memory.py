@@ -53,7 +53,8 @@ class LiveBytes(TorchDispatchMode):
 
 def bytes_per_pixel(net: nn.Module) -> float:
     """What the tensors of one pass need at their peak, in float32, by a pass of tensors without memory behind them."""
-    side = 128  # any will do, provided it is a multiple of what the network pads to: they all grow with the area
+    # a multiple of what networks pad to; what does not grow with the area, as matrices of channels, hardly counts at this size
+    side = 512
     try:
         shadow = copy.deepcopy(net).to("meta").eval()
         with torch.no_grad(), LiveBytes() as live:
