@@ -13,6 +13,7 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -46,12 +47,15 @@ def main() -> None:
         parser.error(f"{options.checkpoint} holds a network {opened.name}; call it {opened.name}.WHAT_FOR")
     path = FOLDER / f"{options.name}.safetensors"
     stated = {key: facts[key] for key in ("trained_on", "division", "data", "licence", "limits") if key in facts}
-    save_weights(path, opened.net, opened.name, opened.arguments, half=True, **stated)
-
-    cost, change = precision_cost(opened.net, open_weights(path).net)
-    if cost >= ALLOWED:
-        path.unlink()
-        parser.error(f"16 bits a number cost {cost:.4f} dB, expected less than {ALLOWED}; keep these weights in 32 bits")
+    with TemporaryDirectory() as folder:  # what ships stays as it is until its successor has passed
+        trial = Path(folder) / path.name
+        save_weights(trial, opened.net, opened.name, opened.arguments, half=True, **stated)
+        cost, change = precision_cost(opened.net, open_weights(trial).net)
+        if cost >= ALLOWED:
+            parser.error(
+                f"16 bits a number cost {cost:.4f} dB, expected less than {ALLOWED}; train on, or ship them in 32 bits"
+            )
+        path.write_bytes(trial.read_bytes())
     revision = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -241,7 +241,7 @@ def _smallest_side(run: Run, net: nn.Module, multiple: int) -> int:
 def export(cfg: "DictConfig") -> None:
     """Write the network that `weights` hold, and say what was written."""
     name, arguments = chosen_model(cfg)
-    weights = cfg.weights or (pretrained.default(name) if name and not arguments else None)
+    weights = cfg.weights or (pretrained.default(name, arguments) if name else None)
     if weights is not None:
         opened = open_weights(weights, name=name, arguments=arguments)
         net, name, arguments, facts = opened.net, opened.name, opened.arguments, origin(weights, opened)

@@ -13,22 +13,27 @@ from derainzoo.images import EXTENSIONS
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"})
 """What counts as a video (lower case)."""
 
-_FOREIGN_PICTURES = {
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jxl",
-    ".jp2",
-    ".jfif",
-    ".ppm",
-    ".tga",
-    ".psd",
-    ".dng",
-}
-FOREIGN = frozenset({*_FOREIGN_PICTURES, ".wmv", ".flv", ".3gp", ".ogv"})
+FOREIGN = frozenset(
+    {
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".jp2",
+        ".jfif",
+        ".ppm",
+        ".tga",
+        ".psd",
+        ".dng",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+    }
+)
 """Other names of pictures and videos: nobody who gives one to the output means a folder (lower case)."""
 
 SHEETS = "compare"

@@ -44,7 +44,7 @@ def load_network(
         if weights is not None or not pretrained.locate(name).is_file():
             raise unknown_name("network", name, [*list_models(), *pretrained.shipped()], "Nor is there a file of this name.")
         name, weights = None, name
-    weights = weights or (None if arguments else pretrained.default(name))
+    weights = weights or pretrained.default(name, arguments)
     if weights is not None:
         return open_weights(weights, name=name, arguments=arguments).net
     if name is None or not allow_random:

@@ -390,7 +390,7 @@ def load_model(
     """
     name = str(name_or_path)
     if name in list_models():
-        weights = weights or (None if arguments else default(name))
+        weights = weights or default(name, arguments)
         if weights is None:
             warnings.warn(f"network '{name}' has random weights: none were given (weights=PATH)", stacklevel=2)
             return create_model(name, **(arguments or {})).eval().to(device)

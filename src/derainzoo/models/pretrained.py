@@ -9,6 +9,7 @@ Importing this module is cheap: it does not need torch.
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,13 @@ def shipped() -> dict[str, Shipped]:
     }
 
 
-def default(model: str | None = None) -> str | None:
-    """The weights to take when none are named: those for unknown rain, or for a network the first in the manifest."""
+def default(model: str | None = None, arguments: Mapping[str, Any] | None = None) -> str | None:
+    """The weights to take when none are named: those for unknown rain, or for a network the first in the manifest.
+
+    For a network with arguments of its own there are none.
+    """
+    if arguments:
+        return None
     if model is None:
         name: str | None = _manifest()["default"]
         return name
