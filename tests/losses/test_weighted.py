@@ -96,6 +96,22 @@ def test_versions_share_their_background():
     assert total == terms["external"]
 
 
+@pytest.mark.parametrize("name", [*TERMS, *GROUP_TERMS])
+def test_autocast_does_not_reach_the_losses(pair, name):
+    """Convolutions of bfloat16 would make variances of SSIM negative and the loss infinite."""
+    x = pair[0].repeat_interleave(3, 0)
+    y = (x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))).requires_grad_()
+    loss = WeightedLoss({name: {"weight": 1.0}})
+
+    def graded():
+        total = loss(y, pair[0], 3)[0]
+        return total, *torch.autograd.grad(total, y)
+
+    expected = graded()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, graded(), expected))
+
+
 def test_losses_are_formed_in_the_precision_of_the_target(pair):
     x, y = pair
     assert WeightedLoss({"l1": {}})(x.bfloat16(), y)[0].dtype == torch.float32

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,14 +65,20 @@ class WeightedLoss:
 
         `output` is the network's: a tensor, or a NamedTuple whose fields the terms name. With several rainy versions of each
         background the target counts for each of them.
+
+        Losses are formed in the target's precision, whatever the network ran in, and without autocast: SSIM takes small
+        differences of large means, which in half precision come out as noise, below zero or infinite.
         """
+        with torch.autocast(target.device.type, enabled=False):
+            return self._sum(output, target, versions, step)
+
+    def _sum(self, output: Any, target: Tensor, versions: int, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         repeated = target.repeat_interleave(versions, 0) if versions > 1 else target
         values: dict[str, Tensor] = {}
         total = target.new_zeros(())
         for label, term in self.terms.items():
             if step < term.start:
                 continue
-            # losses are formed in the target's precision, whatever the network ran in
             field = _field(output, term.field, label).to(target.dtype)
             if term.grouped:
                 values[label] = term.function(field, target, versions, **term.arguments)
