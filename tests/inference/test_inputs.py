@@ -95,7 +95,6 @@ def test_one_file_can_be_given_a_name(wet):
     assert table("wet/a.png", output="dry/better.jpg")[0] == {"wet/a.png": "dry/better.jpg"}
     (wet.parent / "odd.jpg").mkdir()
     assert table("wet/a.png", output="odd.jpg")[0] == {"wet/a.png": "odd.jpg/a.png"}
-    assert table("wet", output="other.jpg")[0]["wet/a.png"] == "other.jpg/a.png"
 
 
 def test_a_format_that_the_name_of_the_output_says_too_changes_nothing(wet):
@@ -114,6 +113,8 @@ def test_a_format_that_the_name_of_the_output_says_too_changes_nothing(wet):
         ("wet/B.JPG", "o.jpeg", ".webp", "format=webp and the output"),
         ("wet/a.png", "out.tif", None, r"found out\.tif, a kind that is not written"),
         ("wet", "out.HEIC", None, "make a folder of that name first"),
+        ("wet", "out.png", None, r"a folder for wet; found out\.png, the name of a file, .* -o out, or make one"),
+        ("wet/*.png", "out.mp4", None, r"a folder for wet/\*\.png; found out\.mp4"),
         ("wet/sub dir/clip.MP4", "out.gif", None, r"found out\.gif"),
     ],
 )
@@ -122,6 +123,12 @@ def test_a_name_that_promises_something_else_is_refused(wet, source, output, suf
         table(source, output=output, suffix=suffix)
     os.mkdir(output)  # whoever has such a folder means it
     assert all(target.startswith(f"{output}/") for target in table(source, output=output, suffix=suffix)[0].values())
+
+
+def test_several_files_are_not_written_under_the_name_of_one(wet):
+    with pytest.raises(DerainzooError, match=r"a folder for wet/a\.png wet/B\.JPG; found o\.png"):
+        table("wet/a.png", "wet/B.JPG", output="o.png")
+    assert not os.path.exists("o.png")
 
 
 def test_an_output_inside_the_input_is_no_input(wet):

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +43,15 @@ def test_a_picture_comes_back_restored(ask, kind, media_type):
     status, headers, result = ask("GET", f"/pictures/{ticket['id']}/result")
     assert (status, headers["Content-Type"]) == (200, media_type)
     assert np.array_equal(read_stored(result).pixels, 255 - read_stored(data).pixels)
+
+
+def test_a_transparent_bmp_comes_back_as_png(ask):
+    data = cv2.imencode(".bmp", np.dstack((picture(1, 24, 36), picture(2, 24, 36)[..., :1])))[1].tobytes()
+    ticket = ask.wait(ask.send(data)[1])
+    assert ticket["notes"] == ["it is a PNG now: BMP is written without transparency"]
+    _, headers, result = ask("GET", f"/pictures/{ticket['id']}/result")
+    assert headers["Content-Type"] == "image/png"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(result)))[..., 3], picture(2, 24, 36)[..., 0])
 
 
 def test_orientation_and_metadata_stay(ask):

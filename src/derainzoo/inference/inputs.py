@@ -98,6 +98,11 @@ def find_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None, sh
     if named and not output.is_dir():
         _check_named(pairs[0][0], output, suffix)
         pairs, output, suffix = [(pairs[0][0], Path(output.name))], output.parent, None
+    elif pairs and output.suffix.lower() in EXTENSIONS | VIDEOS and not output.is_dir():
+        raise DerainzooError(
+            f"expected an output that is a folder for {' '.join(inputs)}; found {output}, the name of a file, which only the "
+            f"result of one file can have; name a folder, like -o {output.with_suffix('')}, or make one of that name first"
+        )
     for source, result in dict.fromkeys(pairs):
         sheet = None
         if source.suffix.lower() not in VIDEOS:

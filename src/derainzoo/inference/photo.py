@@ -212,11 +212,16 @@ def encode(photo: Photo, kind: str, quality: int = 95) -> tuple[bytes, tuple[str
     return file.getvalue(), tuple(notes)
 
 
+def is_transparent(photo: Photo) -> bool:
+    """Whether there is an alpha channel that is not opaque everywhere: PNG and WebP hold it, JPEG and BMP do not."""
+    return photo.pixels.shape[2] in (2, 4) and bool((photo.pixels[..., -1] != np.iinfo(photo.pixels.dtype).max).any())
+
+
 def _opaque(photo: Photo, kind: str) -> Photo:
     """Without an alpha channel, which is no loss if it is opaque everywhere."""
     if photo.pixels.shape[2] in (1, 3):
         return photo
-    if (photo.pixels[..., -1] != np.iinfo(photo.pixels.dtype).max).any():
+    if is_transparent(photo):
         raise DerainzooError(
             f"has an alpha channel, which {kind} cannot hold, and transparent pixels; choose format=png or format=webp"
         )
