@@ -258,6 +258,9 @@ def check_sense(cfg: DictConfig) -> None:
         check_batch(cfg.data.batch_size, cfg.trainer.devices, cfg.trainer.num_nodes, cfg.trainer.accumulate_grad_batches)
     if cfg.get("genotype") and not Path(cfg.genotype).is_file():
         raise DerainzooError(f"genotype={cfg.genotype}: there is no such file; `derainzoo search` writes genotype.json")
+    start = OmegaConf.select(cfg, "callbacks.freeze_norm")
+    if start is not None and (not isinstance(start, int) or isinstance(start, bool) or start < 0):
+        raise DerainzooError(f"callbacks.freeze_norm={start}: expected the number of a step, such as 500, or null for never")
     if cfg.task == "search":
         _check_search(cfg)
 
@@ -270,6 +273,7 @@ def _check_search(cfg: DictConfig) -> None:
         ("weights", None, "its weights begin at random"),
         ("compile", False, "every path would be compiled anew"),
         ("callbacks.ema", None, "weights of candidates that rest have no average"),
+        ("callbacks.freeze_norm", None, "statistics of candidates that were not on the path yet would be frozen too"),
         ("trainer.accumulate_grad_batches", 1, "a step of the weights is one path; MDARTS needs no more memory than training"),
     ):
         if (found := OmegaConf.select(cfg, key)) != wanted:

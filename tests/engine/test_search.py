@@ -219,6 +219,8 @@ def test_a_killed_search_goes_on_in_its_folder_and_ends_as_if_nothing_had_happen
         (["model=autoderain", "compile=true"], "compile=True does not go with a search"),
         (["model=autoderain", "trainer.accumulate_grad_batches=2"], "Leave it at 1"),
         (["model=manas", "callbacks.ema=0.9"], "callbacks.ema=0.9 does not go with a search"),
+        (["model=manas", "callbacks.freeze_norm=9"], "callbacks.freeze_norm=9 does not go with a search"),
+        (["model=manas", "callbacks.freeze_norm=soon"], "callbacks.freeze_norm=soon: expected the number of a step"),
         (["model=manas", "trainer.precision=16-mixed"], "32-true or bf16-mixed"),
         (["model=manas", "genotype=nowhere.json"], "genotype=nowhere.json: there is no such file"),
         (["model=autoderain", "search.candidates=conv3"], "search.candidates must be a list such as"),

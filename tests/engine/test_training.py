@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from derainzoo.engine.train import train
+from derainzoo.errors import DerainzooError
 from runs import SMALL, command, compose_run, compose_words, keep_checkpoint
 
 
@@ -103,6 +104,28 @@ def test_a_broken_gradient_reaches_no_weight(tmp_path, monkeypatch):
     kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 7
     assert all(torch.isfinite(t).all() for t in kept["state_dict"].values())
+
+
+def test_frozen_normalisations_keep_their_statistics_and_learn_on(tmp_path):
+    def trained(name, steps, start):
+        words = ["model=manas", "model.width=8", "test=false", "trainer.val_every=1", "scheduler.total=4"]
+        settings = [f"trainer.max_steps={steps}", f"callbacks.freeze_norm={start}"]
+        train(compose_words(tmp_path / name, *SMALL, *words, *settings))
+        return weights(tmp_path / name / "checkpoints" / "last.ckpt")
+
+    begun, frozen, free = trained("begun", 2, "null"), trained("frozen", 4, 2), trained("free", 4, "null")
+    running = [name for name in begun if name.endswith("running_mean")]
+    assert running
+    assert all(torch.equal(frozen[name], begun[name]) for name in running)
+    assert not any(torch.equal(frozen[name], free[name]) for name in running)
+    scales = [scale for name in running if (scale := name.replace("running_mean", "weight")) in begun]
+    assert scales
+    assert not any(torch.equal(frozen[name], begun[name]) for name in scales)
+
+
+def test_a_network_without_normalisation_has_nothing_to_freeze(tmp_path):
+    with pytest.raises(DerainzooError, match="batch normalisation; this one has none"):
+        train(compose_run(tmp_path, "callbacks.freeze_norm=2"))
 
 
 @pytest.mark.parametrize("operation", ["conv3", "dil2"])

@@ -21,6 +21,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from derainzoo.data.batch import Batch
+from derainzoo.errors import DerainzooError
 from derainzoo.images import write_png
 from derainzoo.metrics.color import quantise
 
@@ -33,7 +34,8 @@ def make_callbacks(cfg: DictConfig, monitor: str) -> list[Callback]:
     # the best by validation; Lightning renames finished files into place
     best = ModelCheckpoint(checkpoints, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
     ema = [EMAWeightAveraging(decay=cfg.callbacks.ema)] if cfg.callbacks.ema else []
-    return [best, *common_callbacks(cfg), *ema]
+    frozen = [] if cfg.callbacks.freeze_norm is None else [FreezeNorm(cfg.callbacks.freeze_norm)]
+    return [best, *common_callbacks(cfg), *ema, *frozen]
 
 
 def common_callbacks(cfg: DictConfig) -> list[Callback]:
@@ -72,6 +74,29 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step not in (0, self.written):  # the first micro-batch of the next step ends at the same one
             self.written = trainer.global_step
             trainer.save_checkpoint(self.path)
+
+
+class FreezeNorm(Callback):
+    """From step `start` on batch normalisation takes and keeps its running statistics; its scale and shift go on learning."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not self._norms(pl_module):
+            raise DerainzooError(
+                f"callbacks.freeze_norm={self.start} expects a network with batch normalisation; this one has none. "
+                "Leave it at null"
+            )
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step >= self.start:  # at every batch, for Lightning sets the training mode after each validation
+            for norm in self._norms(pl_module):
+                norm.eval()
+
+    @staticmethod
+    def _norms(module: pl.LightningModule) -> list[torch.nn.Module]:
+        return [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
 
 
 class Throughput(Callback):
