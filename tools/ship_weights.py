@@ -3,9 +3,10 @@
     python tools/ship_weights.py runs/train/.../checkpoints/last.ckpt elf_lw.rain100l facts.json [--default]
 
 `facts.json` tells what the file cannot: trained_on (sets and splits, as the catalog calls them), division (seed, val_images
-and val of a run that held pictures of a set out, so that a benchmark knows them), data (that for people), validated_on,
-budget, hardware, recipe, metrics (set -> name -> value), licence, limits. Metrics are measured by `derainzoo evaluate
-weights=last.ckpt ...`; what 16 bits cost is measured here, on photographs of the package in synthetic rain.
+and val of a run that held pictures of a set out, so that a benchmark knows them), seen (split -> how many of its scenes came
+into training by another way, for the same purpose), data (that for people), validated_on, budget, hardware, recipe, metrics
+(set -> name -> value), licence, limits. Metrics are measured by `derainzoo evaluate weights=last.ckpt ...`; what 16 bits cost
+is measured here, on photographs of the package in synthetic rain.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> None:
     if opened.name != options.name.partition(".")[0]:
         parser.error(f"{options.checkpoint} holds a network {opened.name}; call it {opened.name}.WHAT_FOR")
     path = FOLDER / f"{options.name}.safetensors"
-    stated = {key: facts[key] for key in ("trained_on", "division", "data", "licence", "limits") if key in facts}
+    stated = {key: facts[key] for key in ("trained_on", "division", "seen", "data", "licence", "limits") if key in facts}
     with TemporaryDirectory() as folder:  # what ships stays as it is until its successor has passed
         trial = Path(folder) / path.name
         save_weights(trial, opened.net, opened.name, opened.arguments, half=True, **stated)

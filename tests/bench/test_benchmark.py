@@ -170,6 +170,16 @@ def test_weights_say_which_pictures_they_held_out(tmp_path, division, said):
     assert seen == "trained on rain100l/train itself"
 
 
+def test_weights_say_whose_scenes_came_into_training_by_another_way(tmp_path):
+    said = {"rain200h/test": "119 of the 200 scenes"}
+    opened = open_weights(write_weights(tmp_path / "a.safetensors", trained_on="synthetic rain over photographs", seen=said))
+    contestant = Contestant("a", opened, None, "", _training(None, opened))
+    assert warnings_about(contestant, BenchmarkSet("h", "rain200h/test", None, "")) == [
+        "seen in training: 119 of the 200 scenes"
+    ]
+    assert not warnings_about(contestant, BenchmarkSet("12", "rain12/test", None, ""))
+
+
 def result(label, value, trained_on, protocol="y8", dataset="s", revision="r"):
     metric = {"y8": "psnr_y8", "noref": "niqe_official"}[protocol]
     rows = [{"name": "1", "scene": "1", metric: value, f"input_{metric}": 0.0}]

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Training:
     """Steps, batch and patch, for people to read."""
     division: tuple[Any, ...] = ()
     """What decides which pictures the run held out."""
+    seen: Mapping[str, str] = field(default_factory=dict)
+    """Splits of which scenes came into training by another way, and how many: `rain200h/test` -> `119 of the 200 scenes`."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _open(label: str | None, file: Path, cfg: DictConfig) -> Contestant:
         label = str(file) if whole else str(run.name) if run and generic else opened.name if generic else file.stem
     training = _training(run, opened)
     if said := (plain(cfg.trained_on) or {}).get(label):
-        training = Training(tuple([said] if isinstance(said, str) else said), training.budget, training.division)
+        training = replace(training, sets=tuple([said] if isinstance(said, str) else said))
     return Contestant(label, opened, file, digest(opened.name, opened.arguments, opened.net), training)
 
 
@@ -166,7 +168,9 @@ def _training(run: DictConfig | None, opened: Opened) -> Training:
     if run is None:
         said = opened.facts.get("trained_on")
         return Training(
-            tuple([said] if isinstance(said, str) else said) if said else None, division=tuple(opened.facts.get("division", ()))
+            tuple([said] if isinstance(said, str) else said) if said else None,
+            division=tuple(opened.facts.get("division", ())),
+            seen=opened.facts.get("seen", {}),
         )
     data = run.data
     steps = f"{run.trainer.max_steps:,} steps" if run.trainer.max_epochs is None else f"{run.trainer.max_epochs:,} epochs"
@@ -259,7 +263,7 @@ def _add_files(digest: Any, source: Source, cfg: DictConfig) -> None:
 def warnings_about(contestant: Contestant, test: BenchmarkSet) -> list[str]:
     """Why a network's number on a set deserves less trust: it may have seen the scenes."""
     training = contestant.training
-    found = []
+    found = [f"seen in training: {training.seen[test.split]}"] if test.split in training.seen else []
     for split in training.sets or ():
         if test.held_out:
             if split == test.split and training.division != test.held_out:
