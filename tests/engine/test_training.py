@@ -123,6 +123,15 @@ def test_frozen_normalisations_keep_their_statistics_and_learn_on(tmp_path):
     assert not any(torch.equal(frozen[name], begun[name]) for name in scales)
 
 
+def test_an_average_begins_anew_with_frozen_normalisations(tmp_path):
+    """Of statistics from before and after one would be validated, and kept, that fit no weights."""
+    words = ["model=manas", "model.width=8", "test=false", "trainer.max_steps=3", "trainer.val_every=3"]
+    train(compose_words(tmp_path, *SMALL, *words, "callbacks.freeze_norm=2", "callbacks.ema=0.9"))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    average, current = weights(last), weights(last, "current_model_state")
+    assert all(torch.equal(average[name], current[name]) for name in average)  # of one step
+
+
 def test_a_network_without_normalisation_has_nothing_to_freeze(tmp_path):
     with pytest.raises(DerainzooError, match="batch normalisation; this one has none"):
         train(compose_run(tmp_path, "callbacks.freeze_norm=2"))

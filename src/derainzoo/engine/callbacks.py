@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     RichProgressBar,
+    WeightAveraging,
 )
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
@@ -77,7 +78,10 @@ class LastCheckpoint(Checkpoint):
 
 
 class FreezeNorm(Callback):
-    """From step `start` on batch normalisation takes and keeps its running statistics; its scale and shift go on learning."""
+    """From step `start` on batch normalisation takes and keeps its running statistics; its scale and shift go on learning.
+
+    An average of the weights begins anew there: of the one before, statistics and weights do not belong together any more.
+    """
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -93,6 +97,10 @@ class FreezeNorm(Callback):
         if trainer.global_step >= self.start:  # at every batch, for Lightning sets the training mode after each validation
             for norm in self._norms(pl_module):
                 norm.eval()
+        if trainer.global_step == self.start:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+                    callback._average_model.n_averaged.zero_()  # the next update copies the weights
 
     @staticmethod
     def _norms(module: pl.LightningModule) -> list[torch.nn.Module]:
