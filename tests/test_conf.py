@@ -95,6 +95,8 @@ def test_fair_experiments_differ_in_the_network_alone(folder, count, name):
         # a narrow one may take a lighter variant: elf_lw for elf
         assert cfg.pop("model")["name"].startswith(option.removeprefix(f"{folder}/"))
         cfg.pop("genotype", None)  # only some can take one
+        # only one has batch normalisation
+        assert (cfg["callbacks"].pop("freeze_norm") is None) == ("manas" not in option)
         rest.append(cfg)
     assert all(cfg == rest[0] for cfg in rest)
     assert rest[0]["name"] == f"{name}${{model.name}}"
