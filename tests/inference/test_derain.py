@@ -200,7 +200,7 @@ def test_weights_that_change_are_loaded_again(tmp_path):
 
 
 def test_random_weights_are_refused_unless_allowed(caplog):
-    with pytest.raises(DerainzooError, match=r"no weights for restormer:.*weights=FILE.*derainzoo train model=restormer`.*convert"):
+    with pytest.raises(DerainzooError, match=r"no weights for restormer:.*weights=FILE.*train model=restormer`.*convert"):
         derainzoo.derain(noise(4, 4, 3), "restormer")
     load_network("elf_lw", arguments=TINY, allow_random=True)
     assert "random weights" in caplog.text
