@@ -94,11 +94,11 @@ def find_jobs(inputs: Sequence[str], output: Path, suffix: str | None = None, sh
             pairs += _matching(text, output, found)
         else:
             found.missing.append(f"{text}: no such file or folder")
-    named = len(inputs) == 1 and Path(inputs[0]).is_file() and output.suffix.lower() in EXTENSIONS | VIDEOS
-    if named and not output.is_dir():
+    named = output.suffix.lower() in EXTENSIONS | VIDEOS and not output.is_dir()
+    if named and len(inputs) == 1 and Path(inputs[0]).is_file():
         _check_named(pairs[0][0], output, suffix)
         pairs, output, suffix = [(pairs[0][0], Path(output.name))], output.parent, None
-    elif pairs and output.suffix.lower() in EXTENSIONS | VIDEOS and not output.is_dir():
+    elif named and pairs:
         raise DerainzooError(
             f"expected an output that is a folder for {' '.join(inputs)}; found {output}, the name of a file, which only the "
             f"result of one file can have; name a folder, like -o {output.with_suffix('')}, or make one of that name first"

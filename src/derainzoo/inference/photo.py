@@ -20,6 +20,8 @@ from derainzoo.errors import DerainzooError
 from derainzoo.files import whole_file
 from derainzoo.images import MAX_PIXELS, read_stored, turn
 
+WITHOUT_ALPHA = frozenset({"JPEG", "BMP"})
+"""Kinds that are written without an alpha channel."""
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WebP", ".bmp": "BMP"}
 """How a file is called -> in which format it is written."""
 
@@ -169,7 +171,7 @@ def write_photo(path: Path, photo: Photo, quality: int = 95) -> tuple[str, ...]:
 def encode(photo: Photo, kind: str, quality: int = 95) -> tuple[bytes, tuple[str, ...]]:
     """The file in memory, and notes on what could not be kept."""
     notes = list(photo.notes)
-    if kind in ("JPEG", "BMP"):
+    if kind in WITHOUT_ALPHA:
         photo = _opaque(photo, kind)
     height, width, channels = photo.pixels.shape
     if max(height, width) > _LARGEST_SIDE.get(kind, max(height, width)):
@@ -213,7 +215,7 @@ def encode(photo: Photo, kind: str, quality: int = 95) -> tuple[bytes, tuple[str
 
 
 def is_transparent(photo: Photo) -> bool:
-    """Whether there is an alpha channel that is not opaque everywhere: PNG and WebP hold it, JPEG and BMP do not."""
+    """Whether there is an alpha channel that is not opaque everywhere, which files `WITHOUT_ALPHA` cannot hold."""
     return photo.pixels.shape[2] in (2, 4) and bool((photo.pixels[..., -1] != np.iinfo(photo.pixels.dtype).max).any())
 
 

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Literal
 
 from derainzoo.errors import DerainzooError
-from derainzoo.inference.photo import encode, is_transparent, read_photo
+from derainzoo.inference.photo import WITHOUT_ALPHA, encode, is_transparent, read_photo
 from derainzoo.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Desk:
         ticket.size = width, height
         ticket.expected = self._pace.get(ticket.network, 0.0) * width * height
         dry = photo.with_upright(self.networks[ticket.network](photo.upright))
-        kind = "PNG" if photo.format == "BMP" and is_transparent(dry) else photo.format
+        kind = "PNG" if photo.format in WITHOUT_ALPHA and is_transparent(dry) else photo.format
         ticket.result, ticket.notes = encode(dry, kind, self.quality)
         if kind != photo.format:
             ticket.notes += (f"it is a {kind} now: {photo.format} is written without transparency",)
